@@ -1,0 +1,101 @@
+"""The catalogue as arrays: what the pure steps see of ITEMS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from profiling.schema import IntArray, group_offsets, ints
+
+
+@dataclass(frozen=True)
+class Items:
+    """All items, by ascending id.
+
+    Attributes:
+        ids: (n,) int64, ascending, unique.
+        vectors: (n, d) float32 unit rows.
+        version: The embedding version of all of them.
+        topic_offsets: (n + 1,) int64: item i has topics `topic_offsets[i]:topic_offsets[i + 1]`.
+        topic_ids: (t,) int64.
+        topic_confidences: (t,) float32.
+        created_at: (n,) int64 microseconds; the least int64 where unknown.
+    """
+
+    ids: IntArray
+    vectors: npt.NDArray[np.float32]
+    version: str
+    topic_offsets: IntArray
+    topic_ids: IntArray
+    topic_confidences: npt.NDArray[np.float32]
+    created_at: IntArray
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Items:
+        """From rows of ITEMS in any order; where an id comes twice, the later row holds.
+
+        Raises:
+            ValueError: More than one embedding version among the rows that hold.
+        """
+        table = table.take(_last_of_each(ints(table, "item_id")))
+        versions = pc.unique(table["embedding_version"]).to_pylist()
+        if len(versions) > 1:
+            raise ValueError(
+                f"ITEMS mixes embedding versions {', '.join(sorted(versions))}; "
+                "import the whole catalogue with one version"
+            )
+        vectors = table["embedding"].combine_chunks()
+        flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        width = len(flat) // table.num_rows if table.num_rows else 1
+        topics = table["topics"].combine_chunks()
+        parts = topics.flatten()
+        lengths = pc.fill_null(pc.list_value_length(topics), 0).to_numpy(zero_copy_only=False)
+        created = pc.fill_null(table["created_at"].cast(pa.int64()), np.iinfo(np.int64).min)
+        return cls(
+            ids=ints(table, "item_id"),
+            vectors=unit_rows(flat.reshape(-1, width)),
+            version=versions[0] if versions else "",
+            topic_offsets=np.r_[0, np.cumsum(lengths)].astype(np.int64),
+            topic_ids=parts.field(0).to_numpy(zero_copy_only=False).astype(np.int64),
+            topic_confidences=parts.field(1).to_numpy(zero_copy_only=False).astype(np.float32),
+            created_at=created.to_numpy().astype(np.int64),
+        )
+
+    def rows_of(self, item_ids: npt.ArrayLike) -> IntArray:
+        """(n,) ids to (n,) int64 rows; -1 where the item is unknown."""
+        wanted = np.asarray(item_ids, np.int64)
+        if len(self.ids) == 0:
+            return np.full(len(wanted), -1, np.int64)
+        places = np.searchsorted(self.ids, wanted)
+        places[places == len(self.ids)] = 0
+        return np.where(self.ids[places] == wanted, places, -1).astype(np.int64)
+
+    @property
+    def width(self) -> int:
+        """d, the width of the vectors."""
+        return int(self.vectors.shape[1])
+
+    @cached_property
+    def items_by_topic(self) -> tuple[IntArray, IntArray, IntArray]:
+        """(topic ids ascending, offsets, item rows): the slice of the catalogue of every topic."""
+        rows = np.repeat(np.arange(len(self.ids)), np.diff(self.topic_offsets))
+        order = np.lexsort((rows, self.topic_ids))
+        topics, starts = np.unique(self.topic_ids[order], return_index=True)
+        return topics, np.r_[starts, len(order)].astype(np.int64), rows[order].astype(np.int64)
+
+
+def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(n, d) float32 rows scaled to length 1; a zero row stays zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    norms[norms == 0] = 1.0
+    return (vectors / norms[:, None]).astype(np.float32)
+
+
+def _last_of_each(ids: IntArray) -> IntArray:
+    order = np.argsort(ids, kind="stable")
+    return order[group_offsets(ids[order])[1:] - 1] if len(ids) else order
