@@ -1,0 +1,100 @@
+"""Which of a user's clusters of tonight a query of any night counts for.
+
+The cluster that holds its item, else that of the user's nearest medoid, if near enough, else none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from profiling.items import Items
+from profiling.schema import IntArray, group_offsets, ints
+
+
+def clusters_of(
+    user_ids: IntArray, queries: IntArray, profiles: pa.Table, items: Items, threshold: float
+) -> IntArray:
+    """The cluster that each user's query counts for tonight.
+
+    Args:
+        user_ids: (n,) int64, whose.
+        queries: (n,) int64 item ids.
+        profiles: PROFILES sorted by key.
+        items: The catalogue.
+        threshold: Least cosine of a query that is no member to its nearest medoid.
+
+    Returns:
+        (n,) int64: rows of `profiles`, -1 where none.
+    """
+    if profiles.num_rows == 0 or len(queries) == 0:
+        return np.full(len(queries), -1, np.int64)
+    bounds = group_offsets(ints(profiles, "user_id"))
+    users = ints(profiles, "user_id")[bounds[:-1]]
+    place = np.minimum(np.searchsorted(users, user_ids), len(users) - 1)
+    place[users[place] != user_ids] = -1
+    members = profiles["item_ids"].combine_chunks()
+    lengths = pc.list_value_length(members).to_numpy(zero_copy_only=False)
+    found = _assign(
+        np.stack([place, queries, items.rows_of(queries)], axis=1),
+        bounds,
+        np.r_[0, np.cumsum(lengths)].astype(np.int64),
+        pc.list_flatten(members).to_numpy(zero_copy_only=False),
+        items.rows_of(ints(profiles, "medoid_item_id")),
+        np.ascontiguousarray(items.vectors),
+        threshold,
+    )
+    return np.asarray(found)
+
+
+@njit(cache=True, nogil=True)
+def _assign(
+    wanted: IntArray,
+    bounds: IntArray,
+    offsets: IntArray,
+    members: IntArray,
+    medoids: IntArray,
+    vectors: npt.NDArray[np.float32],
+    threshold: float,
+) -> IntArray:
+    """The cluster with the query among its ascending members, else the nearest medoid's, else -1.
+
+    Rows of `wanted`: the user's place in `bounds`, the query, its row of `vectors`; -1 if unknown.
+    """
+    found = np.full(len(wanted), -1, np.int64)
+    for i in range(len(wanted)):
+        place, query, row = wanted[i]
+        if place < 0:
+            continue
+        for c in range(bounds[place], bounds[place + 1]):
+            own = members[offsets[c] : offsets[c + 1]]
+            j = np.searchsorted(own, query)
+            if j < len(own) and own[j] == query:
+                found[i] = c
+        if found[i] < 0 and row >= 0:
+            found[i] = _nearest(row, bounds[place], bounds[place + 1], medoids, vectors, threshold)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _nearest(
+    row: int,
+    first: int,
+    last: int,
+    medoids: IntArray,
+    vectors: npt.NDArray[np.float32],
+    threshold: float,
+) -> int:
+    nearest, best = -1, -np.inf
+    for c in range(first, last):
+        if medoids[c] < 0:
+            continue
+        cosine = 0.0
+        for d in range(vectors.shape[1]):
+            cosine += float(vectors[row, d]) * float(vectors[medoids[c], d])
+        if cosine >= threshold and cosine > best:
+            nearest, best = c, cosine
+    return nearest
