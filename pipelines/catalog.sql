@@ -1,0 +1,310 @@
+-- Views and macros for analysts. They stand on one view per stored table (upper case, columns and
+-- comments from the schemas) and on the small tables settings, actions, nights, night_counts,
+-- night_seconds, night_inputs, prior, landings, landed_files and landing_sources. Outer joins are on
+-- plain equalities: DuckDB 1.5 compares every row with every row where the left side has a condition
+-- of its own (26 s instead of 1 s for cluster_history of a million rows).
+
+CREATE OR REPLACE MACRO id_of(kind_of_id, source_id) AS (
+    SELECT id FROM KEYS WHERE kind = kind_of_id AND original = source_id);
+COMMENT ON MACRO id_of IS 'id_of(''user'', ''ann''): the id of an imported user, item, topic, ... that has a name in its source';
+
+
+-- What every query earned, aged to the cut-off.
+
+CREATE OR REPLACE VIEW rewards_now AS
+WITH aged AS (
+    SELECT r.*, s.cutoff, s.value_low, s.value_high, s.action_names,
+           pow(2.0, (epoch_us(r.as_of) - epoch_us(s.cutoff)) / 86400e6 / s.half_life_days) AS age
+    FROM REWARDS AS r CROSS JOIN settings AS s)
+SELECT a.user_id, a.surface, a.query_type, a.query_id, i.title,
+       CASE WHEN a.w > 0 THEN a.value_low + (a.value_high - a.value_low) * a.wy / a.w END AS rate,
+       a.w * a.age AS weight,
+       a.wy * a.age AS weighted_y,
+       CASE WHEN a.w2 > 0 THEN a.w * a.w / a.w2 END AS effective_n,
+       a.impressions,
+       map(a.action_names[1 : len(a.action_counts)], a.action_counts) AS actions,
+       a.draws, a.empty_draws,
+       a.draw_w * a.age AS draw_weight,
+       CASE WHEN a.draw_w > 0 THEN a.drawn_w / a.draw_w END AS impressions_per_draw,
+       (epoch_us(a.cutoff) - epoch_us(a.as_of)) / 86400e6 AS age_days,
+       a.last_at
+FROM aged AS a LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN a.query_type = 'item' THEN a.query_id END;
+COMMENT ON VIEW rewards_now IS 'REWARDS with sums aged to the cut-off: what each query earned, and how much that still weighs';
+COMMENT ON COLUMN rewards_now.title IS 'of the item that the query is';
+COMMENT ON COLUMN rewards_now.rate IS 'raw value per impression, from value_low to value_high; null without a record';
+COMMENT ON COLUMN rewards_now.weight IS 'sum of examination * credit, halved every half_life_days';
+COMMENT ON COLUMN rewards_now.weighted_y IS 'the same, times y = (value - value_low) / (value_high - value_low)';
+COMMENT ON COLUMN rewards_now.effective_n IS 'impressions that the weights are worth (Kish); ageing leaves it as it is';
+COMMENT ON COLUMN rewards_now.impressions IS 'outcomes ever counted here, not aged';
+COMMENT ON COLUMN rewards_now.actions IS 'what the user did, by name, not aged';
+COMMENT ON COLUMN rewards_now.draws IS 'draws ever closed here, not aged';
+COMMENT ON COLUMN rewards_now.empty_draws IS 'of these, draws that brought no impression';
+COMMENT ON COLUMN rewards_now.impressions_per_draw IS 'weight of impressions per closed draw, both aged; null in logs without draws';
+COMMENT ON COLUMN rewards_now.age_days IS 'days from the latest event to the cut-off';
+
+
+-- Every user's interests tonight, with what was drawn.
+
+CREATE OR REPLACE VIEW cluster_rewards_now AS
+SELECT c.user_id, c.surface, c.cluster_id, i.title, c.arm, c.reward, c.low, c.high, c.raw_rate,
+       c.prior_source, c.prior_mean, c.prior_strength, c.weight, c.effective_n, c.draws,
+       c.reward_per_draw, c.actions, c.importance,
+       c.importance / sum(c.importance) OVER (PARTITION BY c.user_id, c.surface) AS importance_share,
+       q.draw_id IS NOT NULL AS drawn, q.slot, q.propensity, q.weight AS selection_weight,
+       p.n_items, p.lineage, p.from_cluster_ids, p.first_at, p.last_at,
+       c.query_type, c.query_id, c.posterior_a, c.posterior_b
+FROM CLUSTER_REWARDS AS c
+LEFT JOIN PROFILES AS p USING (user_id, cluster_id)
+LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END
+LEFT JOIN (SELECT * FROM QUERIES WHERE run_date = (SELECT run_date FROM settings)) AS q
+       ON q.user_id = c.user_id AND q.surface = c.surface AND q.cluster_id = c.cluster_id;
+COMMENT ON VIEW cluster_rewards_now IS 'every interest tonight: its reward, what that leans on, and whether it was drawn';
+COMMENT ON COLUMN cluster_rewards_now.title IS 'of the medoid, the item that a draw asks with';
+COMMENT ON COLUMN cluster_rewards_now.importance_share IS 'of the user''s interests on this surface';
+COMMENT ON COLUMN cluster_rewards_now.drawn IS 'whether tonight''s QUERIES have it';
+COMMENT ON COLUMN cluster_rewards_now.propensity IS 'inclusion probability, known for drawn interests';
+
+
+-- The history of interests.
+
+CREATE OR REPLACE VIEW cluster_history AS
+WITH closed AS (
+    SELECT run_date, user_id, surface, cluster_id,
+           count(DISTINCT impression_id) AS impressions,
+           sum(examination * credit * value) / nullif(sum(examination * credit), 0) AS rate
+    FROM OUTCOMES WHERE cluster_id IS NOT NULL GROUP BY ALL)
+SELECT c.run_date, c.user_id, c.surface, c.cluster_id, i.title,
+       p.lineage, p.from_cluster_ids, p.n_items, c.arm,
+       c.importance / sum(c.importance) OVER (PARTITION BY c.run_date, c.user_id, c.surface)
+           AS importance_share,
+       c.reward, c.low, c.high, c.raw_rate, c.prior_source, c.weight, c.draws,
+       q.draw_id IS NOT NULL AS drawn, q.propensity,
+       coalesce(o.impressions, 0) AS impressions, o.rate, c.query_id
+FROM CLUSTER_REWARDS_ALL AS c
+LEFT JOIN PROFILES_ALL AS p USING (run_date, user_id, cluster_id)
+LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END
+LEFT JOIN QUERIES AS q USING (run_date, user_id, surface, cluster_id)
+LEFT JOIN closed AS o USING (run_date, user_id, surface, cluster_id);
+COMMENT ON VIEW cluster_history IS 'every interest on every night: its reward then, whether it was drawn, and what closed that night; an id is one line of descent';
+COMMENT ON COLUMN cluster_history.impressions IS 'impressions that closed that night and are attributed to it';
+COMMENT ON COLUMN cluster_history.rate IS 'their mean value';
+COMMENT ON COLUMN cluster_history.drawn IS 'whether that night''s QUERIES, for the day after, have it';
+
+-- An ancestor's nights count up to the night on which it became something else; `until` falls with
+-- every step back, so the recursion ends.
+CREATE OR REPLACE MACRO reward_history(who) AS TABLE
+WITH RECURSIVE
+descent AS (
+    SELECT cluster_id, ancestor, min(run_date) AS since
+    FROM (SELECT run_date, cluster_id, unnest(from_cluster_ids) AS ancestor
+          FROM PROFILES_ALL WHERE user_id = who)
+    WHERE ancestor <> cluster_id GROUP BY ALL),
+line AS (
+    SELECT cluster_id AS interest, cluster_id, DATE '9999-12-31' AS until, 0 AS steps_back
+    FROM PROFILES WHERE user_id = who
+    UNION
+    SELECT l.interest, d.ancestor, d.since, l.steps_back + 1
+    FROM line AS l JOIN descent AS d ON d.cluster_id = l.cluster_id AND d.since < l.until),
+lines AS (
+    SELECT interest, cluster_id, max(until) AS until, min(steps_back) AS steps_back
+    FROM line GROUP BY ALL)
+SELECT l.interest, l.steps_back, h.*
+FROM lines AS l JOIN cluster_history AS h
+  ON h.user_id = who AND h.cluster_id = l.cluster_id AND h.run_date < l.until
+ORDER BY l.interest, h.surface, h.run_date, l.steps_back, h.cluster_id;
+COMMENT ON MACRO TABLE reward_history IS 'reward_history(user_id): cluster_history of each of the user''s interests of tonight, through the clusters that it came from; steps_back is 0 for the interest itself';
+
+
+-- Who was never asked.
+
+CREATE OR REPLACE VIEW never_had_a_chance AS
+WITH asked AS (
+    SELECT user_id, surface, cluster_id, query_type, query_id FROM QUERIES
+    UNION SELECT user_id, surface, cluster_id, query_type, query_id FROM SERVED_DRAWS
+    UNION SELECT user_id, surface, cluster_id, query_type, query_id FROM OUTCOMES
+          WHERE query_id IS NOT NULL),
+members AS (SELECT user_id, cluster_id, unnest(item_ids) AS item_id FROM PROFILES),
+had AS (
+    SELECT user_id, surface, cluster_id FROM asked
+    UNION SELECT m.user_id, a.surface, m.cluster_id FROM members AS m JOIN asked AS a
+          ON a.user_id = m.user_id AND a.query_type = 'item' AND a.query_id = m.item_id),
+alive AS (
+    SELECT user_id, cluster_id, min(run_date) AS since, count(*) AS nights
+    FROM PROFILES_ALL GROUP BY ALL)
+SELECT c.user_id, c.surface, c.cluster_id, c.title, a.since, a.nights, c.reward, c.prior_source,
+       c.importance, c.importance_share, c.actions, c.n_items, c.first_at, c.last_at, c.arm
+FROM cluster_rewards_now AS c
+JOIN alive AS a USING (user_id, cluster_id)
+ANTI JOIN had AS h USING (user_id, surface, cluster_id)
+WHERE c.weight = 0 AND c.draws = 0;
+COMMENT ON VIEW never_had_a_chance IS 'interests of which no member was ever drawn or shown on the surface, tonight''s draws included';
+COMMENT ON COLUMN never_had_a_chance.since IS 'first night that has the interest under this id';
+COMMENT ON COLUMN never_had_a_chance.nights IS 'nights that have it';
+
+
+-- What the average weight did.
+
+CREATE OR REPLACE VIEW average_weight AS
+WITH brought AS (
+    SELECT draw_id, count(DISTINCT impression_id) AS impressions, sum(examination * credit) AS weight,
+           sum(examination * credit * value) AS worth
+    FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL),
+groups AS (
+    SELECT c.run_date, c.surface, c.arm, c.prior_source,
+           count(*) AS clusters, avg(c.reward) AS mean_reward, count(q.draw_id) AS draws,
+           coalesce(sum(o.impressions), 0)::BIGINT AS impressions,
+           sum(o.worth) / nullif(sum(o.weight), 0) AS rate
+    FROM CLUSTER_REWARDS_ALL AS c
+    LEFT JOIN QUERIES AS q USING (run_date, user_id, surface, cluster_id)
+    LEFT JOIN brought AS o ON o.draw_id = q.draw_id
+    GROUP BY ALL)
+SELECT run_date, surface, arm, prior_source, clusters,
+       clusters / sum(clusters) OVER night AS share_of_clusters, mean_reward, draws,
+       draws / nullif(sum(draws) OVER night, 0) AS share_of_draws, impressions, rate
+FROM groups WINDOW night AS (PARTITION BY run_date, surface, arm);
+COMMENT ON VIEW average_weight IS 'by what a reward leans on (its own record, the user''s average, the global one): how many interests, their mean reward, their share of the draws, and what those draws brought later';
+COMMENT ON COLUMN average_weight.prior_source IS 'observed, user average or global average, when the draw was made';
+COMMENT ON COLUMN average_weight.impressions IS 'closed impressions that the night''s draws brought so far';
+COMMENT ON COLUMN average_weight.rate IS 'their mean value: were the interests on the average worth their draws?';
+
+
+-- Draws against their probabilities. Every drawn interest stands for 1 / propensity interests, so in
+-- any group chosen without looking at the draw the sum of these estimates the group's size without
+-- bias (Horvitz and Thompson 1952), if the propensities written down are those that were drawn with.
+
+CREATE OR REPLACE VIEW draw_check AS
+WITH served AS (
+    SELECT run_date, user_id, surface, any_value(policy) AS policy FROM QUERIES GROUP BY ALL),
+interests AS (
+    SELECT c.run_date, c.surface, c.arm, s.policy, c.prior_source, q.propensity,
+           ntile(4) OVER (PARTITION BY c.run_date, c.surface, c.arm
+                          ORDER BY c.reward, c.user_id, c.cluster_id) AS reward_quarter
+    FROM CLUSTER_REWARDS_ALL AS c
+    JOIN served AS s USING (run_date, user_id, surface)
+    LEFT JOIN QUERIES AS q USING (run_date, user_id, surface, cluster_id)),
+groups AS (
+    SELECT run_date, surface, arm, policy, prior_source, reward_quarter,
+           count(*) AS clusters, count(propensity) AS draws,
+           avg(propensity) AS mean_propensity, min(propensity) AS least_propensity,
+           coalesce(sum(1 / propensity), 0) AS stand_for,
+           coalesce(sqrt(sum((1 - propensity) / (propensity * propensity))), 0) AS standard_error
+    FROM interests GROUP BY ALL)
+SELECT *, (stand_for - clusters) / nullif(standard_error, 0) AS z FROM groups;
+COMMENT ON VIEW draw_check IS 'do draws come as often as their propensities say: by night, policy and kind of interest, the interests there are against those that the draws stand for';
+COMMENT ON COLUMN draw_check.reward_quarter IS '1: the quarter of the night''s interests with the lowest rewards';
+COMMENT ON COLUMN draw_check.stand_for IS 'sum of 1 / propensity over the drawn: its expectation is clusters';
+COMMENT ON COLUMN draw_check.standard_error IS 'of stand_for, as if draws were independent, which overstates it';
+COMMENT ON COLUMN draw_check.z IS 'within some 3 of 0; null where every propensity is 1 or nothing was drawn';
+
+CREATE OR REPLACE VIEW draw_bins AS
+SELECT run_date, surface, arm, policy, least(floor(propensity * 10) / 10, 0.9) AS propensity_from,
+       count(*) AS draws, avg(propensity) AS mean_propensity,
+       sum(1 / propensity) AS stand_for, count(*) / sum(1 / propensity) AS drawn_share
+FROM QUERIES GROUP BY ALL;
+COMMENT ON VIEW draw_bins IS 'draws by tenths of their propensity, and how many interests they stand for';
+
+
+-- Draws and outcomes with names.
+
+CREATE OR REPLACE VIEW draws AS
+WITH brought AS (
+    SELECT draw_id, count(DISTINCT impression_id) AS impressions,
+           sum(examination * credit * value) / nullif(sum(examination * credit), 0) AS rate
+    FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL)
+SELECT q.run_date, q.serve_date, q.user_id, q.surface, q.slot, q.draw_id, q.cluster_id, i.title,
+       q.policy, q.arm, q.weight, q.propensity, q.set_probability,
+       c.state, coalesce(o.impressions, 0) AS impressions, o.rate,
+       list_transform(q.conditions, lambda x: x.topic_id) AS topic_ids, q.query_type, q.query_id
+FROM QUERIES AS q
+LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN q.query_type = 'item' THEN q.query_id END
+LEFT JOIN CLOSED_DRAWS AS c ON c.user_id = q.user_id AND c.draw_id = q.draw_id
+LEFT JOIN brought AS o ON o.draw_id = q.draw_id;
+COMMENT ON VIEW draws IS 'every draw of QUERIES, and what it brought so far';
+COMMENT ON COLUMN draws.state IS 'how it closed: brought, empty or unserved; null while it is open';
+COMMENT ON COLUMN draws.impressions IS 'closed impressions that it is credited with';
+COMMENT ON COLUMN draws.rate IS 'their mean value';
+
+CREATE OR REPLACE VIEW outcomes_named AS
+SELECT o.run_date, o.at, o.user_id, o.surface, o.position, o.impression_id, o.item_id,
+       i.title AS item_title, o.value,
+       list_filter(s.action_names, lambda name, place: (o.actions >> (place - 1)) & 1 = 1) AS actions,
+       o.attribution, o.draw_id, o.query_type, o.query_id, q.title AS query_title, o.cluster_id,
+       o.credit, o.examination, o.propensity, o.policy, o.arm
+FROM OUTCOMES AS o CROSS JOIN settings AS s
+LEFT JOIN ITEMS AS i ON i.item_id = o.item_id
+LEFT JOIN ITEMS AS q ON q.item_id = CASE WHEN o.query_type = 'item' THEN o.query_id END;
+COMMENT ON VIEW outcomes_named IS 'OUTCOMES with titles, and the user''s actions by name';
+COMMENT ON COLUMN outcomes_named.at IS 'when; a keyword of DuckDB, so write "at" or o.at';
+
+
+-- The books. Every night: open before + landed = outcomes + open after + rejected + duplicates.
+
+CREATE OR REPLACE VIEW accounting AS
+WITH landed AS (
+    SELECT run_date, sum(n)::BIGINT AS n FROM night_inputs
+    WHERE table_name = 'IMPRESSIONS' GROUP BY ALL),
+closed AS (SELECT run_date, count(DISTINCT impression_id) AS n FROM OUTCOMES GROUP BY ALL),
+waiting AS (SELECT run_date, count(*) AS n FROM OPEN_ALL GROUP BY ALL),
+refused AS (
+    SELECT run_date, count(*) AS n FROM REJECTED
+    WHERE source = 'IMPRESSIONS' AND run_date IS NOT NULL GROUP BY ALL),
+counted AS (
+    SELECT run_date, map(list(what), list(n)) AS n FROM night_counts
+    WHERE step = 'impressions' GROUP BY ALL),
+books AS (
+    SELECT g.manifest, g.run_date, g.kind,
+           coalesce(lag(w.n) OVER (ORDER BY g.manifest), 0) AS open_before,
+           coalesce(l.n, 0) AS landed, coalesce(o.n, 0) AS outcomes, coalesce(w.n, 0) AS open_after,
+           coalesce(r.n, 0) AS rejected, coalesce(c.n['duplicates'], 0) AS duplicates, c.n AS counts
+    FROM nights AS g
+    LEFT JOIN landed AS l USING (run_date) LEFT JOIN closed AS o USING (run_date)
+    LEFT JOIN waiting AS w USING (run_date) LEFT JOIN refused AS r USING (run_date)
+    LEFT JOIN counted AS c USING (run_date))
+SELECT * EXCLUDE (counts),
+       open_before + landed - outcomes - open_after - rejected - duplicates AS difference,
+       [open_before, landed, outcomes, open_after, rejected] =
+           [counts['open_before'], counts['landed'], counts['outcomes'], counts['open_after'],
+            counts['rejected']] AS as_counted
+FROM books;
+COMMENT ON VIEW accounting IS 'impressions by night, counted in the tables themselves: difference = open_before + landed - outcomes - open_after - rejected - duplicates is 0';
+COMMENT ON COLUMN accounting.duplicates IS 'as the night counted them; they are in no table';
+COMMENT ON COLUMN accounting.as_counted IS 'whether the tables agree with the counts in the manifest';
+
+CREATE OR REPLACE VIEW exposures_accounted AS
+WITH landed AS (
+    SELECT table_name, sum(n)::BIGINT AS n FROM landed_files
+    WHERE table_name IN ('IMPRESSIONS', 'ENGAGEMENTS', 'EXPOSURES') GROUP BY ALL),
+consumed AS (SELECT table_name, sum(n)::BIGINT AS n FROM night_inputs GROUP BY ALL),
+refused AS (
+    SELECT source AS table_name, count(*) AS n FROM REJECTED
+    WHERE run_date IS NOT NULL GROUP BY ALL),
+twice AS (
+    SELECT upper(step) AS table_name, sum(n)::BIGINT AS n FROM night_counts
+    WHERE what = 'duplicates' GROUP BY ALL),
+kept AS (
+    SELECT 'IMPRESSIONS' AS table_name, count(DISTINCT impression_id)
+           + (SELECT count(*) FROM OPEN) AS n FROM OUTCOMES
+    UNION ALL
+    SELECT 'ENGAGEMENTS', coalesce(sum(n), 0)::BIGINT FROM night_counts
+    WHERE step = 'engagements' AND what = 'admitted'
+    UNION ALL
+    SELECT 'EXPOSURES', count(DISTINCT (user_id, ordinal)) FROM EXPOSURES)
+SELECT table_name, l.n AS landed, k.n AS counted, coalesce(r.n, 0) AS rejected,
+       coalesce(t.n, 0) AS duplicates,
+       CASE WHEN table_name = 'EXPOSURES' THEN 0 ELSE l.n - coalesce(c.n, 0) END AS waiting,
+       landed - counted - rejected - duplicates - waiting AS difference
+FROM landed AS l
+LEFT JOIN kept AS k USING (table_name) LEFT JOIN consumed AS c USING (table_name)
+LEFT JOIN refused AS r USING (table_name) LEFT JOIN twice AS t USING (table_name);
+COMMENT ON VIEW exposures_accounted IS 'every landed row of the log: counted (in OUTCOMES or OPEN; admitted to HISTORY; earlier exposures), refused, a duplicate, or waiting for its night; the difference is 0';
+COMMENT ON COLUMN exposures_accounted.waiting IS 'landed rows that no night has consumed yet';
+
+
+CREATE OR REPLACE VIEW catalogue AS
+SELECT view_name AS name, 'view' AS kind, comment FROM duckdb_views()
+WHERE NOT internal AND database_name = current_database()
+UNION ALL
+SELECT function_name, 'macro', comment FROM duckdb_functions()
+WHERE NOT internal AND database_name = current_database() AND comment IS NOT NULL
+ORDER BY kind DESC, name;
+COMMENT ON VIEW catalogue IS 'the views and macros, and what they say';

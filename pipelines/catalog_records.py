@@ -1,0 +1,149 @@
+"""What manifests and landings say, as small tables for the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.manifests import Landing, Manifest
+from pipelines.sql_text import Moment, table_sql
+
+_TIME = "TIMESTAMP WITH TIME ZONE"
+_RATE_COLUMNS = {
+    "mean": "DOUBLE",
+    "strength": "DOUBLE",
+    "user_strength": "DOUBLE",
+    "trials": "DOUBLE",
+    "per_draw": "DOUBLE",
+    "draw_strength": "DOUBLE",
+    "users": "BIGINT",
+    "clusters": "BIGINT",
+    "weight": "DOUBLE",
+}
+
+
+def record_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[str]:
+    """SQL of every record table; `chain` is oldest first, its last night is the catalogue's."""
+    last = chain[-1] if chain else None
+    config = last.config if last else {}
+    return [
+        _settings(last, config),
+        table_sql(
+            "actions",
+            {"code": "INTEGER", "name": "VARCHAR", "value": "DOUBLE", "positive": "BOOLEAN"},
+            [
+                (code, a["name"], float(a.get("value", 1.0)), bool(a.get("positive", True)))
+                for code, a in enumerate(config.get("actions", ()))
+            ],
+        ),
+        *_night_tables(chain),
+        _prior(chain),
+        *_landing_tables(landings),
+    ]
+
+
+def _settings(last: Manifest | None, config: Mapping[str, Any]) -> str:
+    """One row: what the views must know of the night and its configuration."""
+    columns = {
+        "manifest": "INTEGER",
+        "run_date": "DATE",
+        "cutoff": _TIME,
+        "half_life_days": "DOUBLE",
+        "value_low": "DOUBLE",
+        "value_high": "DOUBLE",
+        "action_names": "VARCHAR[]",
+    }
+    outcomes = config.get("outcomes", {})
+    row = (
+        last.number if last else None,
+        last.date if last else None,
+        Moment(last.cutoff) if last else None,
+        config.get("rewards", {}).get("half_life_days"),
+        outcomes.get("value_low"),
+        outcomes.get("value_high"),
+        [a["name"] for a in config.get("actions", ())],
+    )
+    return table_sql("settings", columns, [row])
+
+
+def _night_tables(chain: Sequence[Manifest]) -> list[str]:
+    nights = [
+        (m.number, m.parent, m.kind, m.date, Moment(m.cutoff), m.seed, m.config_digest, *more)
+        for m in chain
+        for more in [(m.embedding_version, m.runner, float(sum(m.seconds.values())))]
+    ]
+    counts = [(m.date, s, w, n) for m in chain for s, c in m.counts.items() for w, n in c.items()]
+    seconds = [(m.date, step, float(s)) for m in chain for step, s in m.seconds.items()]
+    inputs = [
+        (m.date, g.landing, g.table, g.path, g.row_group, g.rows) for m in chain for g in m.inputs
+    ]
+    night = {"run_date": "DATE"}
+    return [
+        table_sql(
+            "nights",
+            {"manifest": "INTEGER", "parent": "INTEGER", "kind": "VARCHAR"}
+            | night
+            | {"cutoff": _TIME, "seed": "BIGINT", "config_digest": "VARCHAR"}
+            | {"embedding_version": "VARCHAR", "runner": "VARCHAR", "seconds": "DOUBLE"},
+            nights,
+        ),
+        table_sql(
+            "night_counts", night | {"step": "VARCHAR", "what": "VARCHAR", "n": "BIGINT"}, counts
+        ),
+        table_sql("night_seconds", night | {"step": "VARCHAR", "seconds": "DOUBLE"}, seconds),
+        table_sql(
+            "night_inputs",
+            night
+            | {"landing": "INTEGER", "table_name": "VARCHAR", "path": "VARCHAR"}
+            | {"row_group": "INTEGER", "n": "BIGINT"},
+            inputs,
+        ),
+    ]
+
+
+def _prior(chain: Sequence[Manifest]) -> str:
+    """The prior of every night by surface and arm; surface NULL: the default of the others."""
+    rows = [
+        (m.date, rate.get("surface"), rate.get("arm"), *(rate.get(c) for c in _RATE_COLUMNS))
+        for m in chain
+        if m.prior
+        for rate in (m.prior.get("default", {}), *m.prior.get("rates", ()))
+    ]
+    columns = {"run_date": "DATE", "surface": "VARCHAR", "arm": "VARCHAR"} | _RATE_COLUMNS
+    return table_sql("prior", columns, rows)
+
+
+def _landing_tables(landings: Sequence[Landing]) -> list[str]:
+    head = [
+        (i.number, i.source, None if i.starts_at is None else Moment(i.starts_at), list(i.notes))
+        for i in landings
+    ]
+    files = [
+        (i.number, name, f.path, f.rows)
+        for i in landings
+        for name, group in i.tables.items()
+        for f in group
+    ]
+    sources = [
+        (i.number, str(s.get("path")), s.get("digest"), s.get("rows"))
+        for i in landings
+        for s in i.sources
+    ]
+    landing = {"landing": "INTEGER"}
+    return [
+        table_sql(
+            "landings",
+            landing | {"source": "VARCHAR", "starts_at": _TIME, "notes": "VARCHAR[]"},
+            head,
+        ),
+        table_sql(
+            "landed_files",
+            landing | {"table_name": "VARCHAR", "path": "VARCHAR", "n": "BIGINT"},
+            files,
+        ),
+        table_sql(
+            "landing_sources",
+            landing | {"path": "VARCHAR", "digest": "VARCHAR", "n": "BIGINT"},
+            sources,
+        ),
+    ]

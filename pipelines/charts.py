@@ -1,0 +1,164 @@
+"""Charts as inline SVG: text stays text, nothing is fetched, same numbers give same bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from profiling.schema import FloatArray
+
+INK, FAINT = "#22262d", "#d5d9e0"
+GREY, BLUE, RED, GREEN = "#868c97", "#2563c9", "#c2482f", "#1d8a6b"
+QUIET = ("#9aa0ab", "#b09f86", "#8fa3b8", "#a894ad", "#97a88c", "#b5a3a0")
+
+_STYLE = {
+    "svg.fonttype": "none",  # text as text: found by search, scaled by the browser
+    "svg.hashsalt": "queryloop",
+    "font.family": "sans-serif",
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceff3",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: y at x, with an interval where there is one (NaN where nothing is known)."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One estimate with its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    color: str = BLUE
+
+
+def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
+    """Shares over nights, as percent from 0, each line named at its right end."""
+
+    def draw(axes: Any) -> None:
+        for s in series:
+            axes.plot(s.x, s.y, color=s.color, lw=1.1 if s.quiet else 2.0, marker="o", ms=3)
+            if s.low is not None and s.high is not None:
+                axes.fill_between(s.x, s.low, s.high, color=s.color, alpha=0.14, lw=0)
+        axes.set_ylim(bottom=0.0)
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label, loc="left", fontsize=9, color=INK)
+        _name_lines(axes, series)
+
+    return _svg(draw, 4.1, 2.8)
+
+
+def interval_chart(intervals: Sequence[Interval], *, label: str) -> str:
+    """Differences in percent against 0, one row each."""
+
+    def draw(axes: Any) -> None:
+        rows = np.arange(len(intervals))[::-1]
+        axes.axvline(0.0, color=GREY, lw=1)
+        for row, one in zip(rows, intervals, strict=True):
+            axes.plot([one.low, one.high], [row, row], color=one.color, lw=3, alpha=0.35)
+            axes.plot([one.value], [row], "o", color=one.color, ms=7)
+            text = f"{100.0 * one.value:+.1f} %"
+            axes.text(one.value, row + 0.2, text, ha="center", va="bottom", color=one.color)
+        axes.set_yticks(rows, [one.name for one in intervals])
+        axes.set_ylim(-0.6, len(intervals) - 0.2)
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_title(label, loc="left", fontsize=9, color=INK)
+        axes.grid(visible=False, axis="y")
+
+    return _svg(draw, 4.1, 0.9 + 0.55 * len(intervals))
+
+
+def dot_chart(names: Sequence[str], shown: FloatArray, engaged: FloatArray, colors: Any) -> str:
+    """(rows, nights) counts: the area of a ring is what was shown, of its core what was engaged."""
+
+    def draw(axes: Any) -> None:
+        row, night = np.indices(shown.shape)
+        rows, nights = len(names) - 1 - row.ravel(), night.ravel() + 1
+        ink = np.repeat(np.asarray(colors), shown.shape[1])
+        scale = 260.0 / max(1.0, float(shown.max(initial=0.0)))
+        axes.scatter(nights, rows, s=shown.ravel() * scale, color=ink, alpha=0.22, lw=0)
+        axes.scatter(nights, rows, s=engaged.ravel() * scale, color=ink, lw=0)
+        axes.set_yticks(np.arange(len(names))[::-1], names)
+        axes.set_xlim(0.4, shown.shape[1] + 0.6)
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("day")
+        axes.set_title("pale: shown, dark: engaged with (area)", loc="left", fontsize=9, color=INK)
+        axes.grid(visible=False)
+
+    return _svg(draw, 4.1, 0.9 + 0.36 * len(names))
+
+
+def _percent(value: float, place: int) -> str:
+    return f"{100.0 * value:.3g} %"
+
+
+def _name_lines(axes: Any, series: Sequence[Series]) -> None:
+    """Names at the right end of the lines, moved apart where they would overlap."""
+    top = float(axes.get_ylim()[1])
+    gap = 0.065 * top
+    ends = [(float(s.y[-1]), s) for s in series if len(s.y) and np.isfinite(s.y[-1])]
+    place = -gap
+    for y, s in sorted(ends, key=lambda end: end[0]):
+        place = max(y, place + gap)
+        axes.annotate(
+            s.name,
+            (s.x[-1], place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=s.color,
+            annotation_clip=False,
+        )
+
+
+def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:
+    """One axes, `width` by `height` inches, as an `<svg>` element without a word of metadata."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        canvas = FigureCanvasSVG(figure)
+        draw(figure.add_subplot())
+        out = io.StringIO()
+        canvas.print_svg(out, metadata={"Date": None})
+    return _inline(out.getvalue())
+
+
+def _inline(svg: str) -> str:
+    """Only the element: no prolog, no metadata, no names of foreign hosts, no fixed size."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    head, rest = svg.split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    return f'<svg {box.group(0) if box else ""} role="img">{rest}'.replace("xlink:href", "href")

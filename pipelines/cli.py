@@ -1,0 +1,242 @@
+"""The command line: `queryloop [--debug] COMMAND ...`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipelines.catalog import query, write_catalog
+from pipelines.config import NightConfig, render_config
+from pipelines.demo import DemoOptions, run_demo
+from pipelines.failures import CommandGroup, quiet_beam
+from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
+from pipelines.importers.command import clock, import_kuairand, import_tables
+from pipelines.manifests import Manifest
+from pipelines.night import RunOptions
+from pipelines.nights import rebuild, run_nights
+from pipelines.object_stores import use_options
+from pipelines.plan import date_of
+from pipelines.summary import show_night
+from pipelines.warehouse import Warehouse
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Decides which of a user's interests query the candidate generator tonight, "
+    "and learns from what came of it.",
+)
+importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
+app.add_typer(importing, name="import")
+
+WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
+PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]
+BEAM = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.callback()
+def queryloop(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="show tracebacks, and what Beam's runner logs")
+    ] = False,
+) -> None:
+    """What holds for every command."""
+    quiet_beam(not debug)
+
+
+@app.command()
+def init(
+    warehouse: Annotated[str, typer.Argument(help="directory to make")],
+    buckets: Annotated[int, typer.Option(help="user buckets, a power of two")] = 16,
+) -> None:
+    """Make a warehouse with a commented queryloop.yaml."""
+    made = Warehouse.create(warehouse, render_config(NightConfig()), buckets=buckets)
+    print(f"made {made.root}; look at {made.config_path}, then `queryloop import`")
+
+
+@importing.command("kuairand")
+def kuairand(
+    source: Annotated[Path, typer.Argument(help="folder with KuaiRand-Pure's files")],
+    warehouse: WarehouseOption,
+) -> None:
+    """Import the KuaiRand-Pure feed log."""
+    import_kuairand(Warehouse.open(warehouse), source)
+
+
+@importing.command("tables")
+def tables(
+    warehouse: WarehouseOption,
+    items: PathOption = None,
+    engagements: PathOption = None,
+    impressions: PathOption = None,
+    topics: PathOption = None,
+    served_draws: PathOption = None,
+    mapping: Annotated[Path | None, typer.Option(help="YAML: our columns by theirs")] = None,
+) -> None:
+    """Import any log whose files follow our column names, or are mapped to them."""
+    paths = {
+        "ITEMS": items,
+        "ENGAGEMENTS": engagements,
+        "IMPRESSIONS": impressions,
+        "TOPICS": topics,
+        "SERVED_DRAWS": served_draws,
+    }
+    given = {name: path for name, path in paths.items() if path is not None}
+    import_tables(Warehouse.open(warehouse), given, mapping)
+
+
+@app.command(context_settings=BEAM)
+def night(  # noqa: PLR0913 (one option a decision)
+    context: typer.Context,
+    warehouse: WarehouseOption,
+    date: Annotated[str | None, typer.Option(help="the night, YYYY-MM-DD")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="first of several nights")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last of several nights")] = None,
+    until: Annotated[str, typer.Option(help="last step: rewards, queries or feed")] = "feed",
+    rebuild_: Annotated[
+        bool, typer.Option("--rebuild", help="replay from raw events and compare")
+    ] = False,
+    allow_gap: Annotated[bool, typer.Option(help="leave out nights without data")] = False,
+) -> None:
+    """Run a night, several, or an earlier one again. Further options go to Beam (--runner ...)."""
+    run = RunOptions(beam_args=tuple(context.args), until=until)
+    use_options(run.beam_args)
+    opened = Warehouse.open(warehouse)
+    console = Console(highlight=False, soft_wrap=True)
+    dates = _dates(date, first, last)
+    if rebuild_:
+        _rebuild(opened, dates[-1], run, console)
+        return
+
+    def report(manifest: Manifest) -> None:
+        show_night(console, opened, manifest)
+
+    run_nights(opened, dates, run, allow_gap=allow_gap, report=report)
+
+
+@app.command()
+def demo(
+    users: Annotated[int, typer.Option(help="users of the world")] = DemoOptions.users,
+    nights: Annotated[int, typer.Option(help="nights to run")] = DemoOptions.nights,
+    seed: Annotated[int, typer.Option(help="another seed, another world")] = DemoOptions.seed,
+    mismatch: Annotated[
+        float, typer.Option(help="how far tastes differ from past engagements, 0 to 1")
+    ] = DemoOptions.mismatch,
+    out: Annotated[Path, typer.Option(help="folder for the warehouse and the report")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Run the loop on a simulated world whose answer is known."""
+    run_demo(DemoOptions(users=users, nights=nights, seed=seed, mismatch=mismatch, out=out))
+
+
+@app.command()
+def sql(
+    statement: Annotated[str, typer.Argument(help="SQL over the views; try SHOW TABLES")],
+    warehouse: WarehouseOption,
+    date: Annotated[str | None, typer.Option(help="as of that night")] = None,
+    format: Annotated[str, typer.Option(help="table, json or csv")] = "table",
+) -> None:
+    """Ask the tables in DuckDB."""
+    opened = Warehouse.open(warehouse)
+    print(query(opened, statement, _night_or_head(opened, date), format=format))
+
+
+@app.command()
+def catalog(
+    warehouse: WarehouseOption,
+    out: Annotated[Path, typer.Option(help="DuckDB file to write")],
+    date: Annotated[str | None, typer.Option(help="as of that night")] = None,
+) -> None:
+    """Write a DuckDB database of documented views; open it read-only with any client."""
+    opened = Warehouse.open(warehouse)
+    write_catalog(opened, out, _night_or_head(opened, date))
+    print(f"wrote {out}; its views read the files of {opened.root}")
+
+
+@app.command("fingerprint")
+def fingerprint_(
+    warehouse: WarehouseOption,
+    date: Annotated[str | None, typer.Option(help="the night; the newest by default")] = None,
+    compare_: Annotated[
+        str | None, typer.Option("--compare", help="another warehouse, or a manifest's number")
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="compare what was served too, not only what was learned"),
+    ] = False,
+) -> None:
+    """One digest per table, of its rows in key order; or what differs from another run.
+
+    Against another warehouse the tables are compared that must not depend on when files came.
+    """
+    opened = Warehouse.open(warehouse)
+    manifest = _manifest(opened, date)
+    if compare_ is None:
+        for name, digest in fingerprint(opened, manifest).items():
+            print(name, digest)
+        return
+    if compare_.isdigit():
+        other, theirs = opened, opened.manifest(int(compare_))
+    else:
+        other = Warehouse.open(compare_)
+        theirs = _manifest(other, manifest.date.isoformat())
+    tables = None if every or other is opened else LATE_FILE_TABLES
+    _print_differences(compare((opened, manifest), (other, theirs), tables=tables))
+
+
+def _print_differences(differences: list[Any]) -> None:
+    for found in differences:
+        print(found)
+    if any(not found.equal for found in differences):
+        raise typer.Exit(1)
+
+
+def _rebuild(warehouse: Warehouse, date: dt.date, run: RunOptions, console: Console) -> None:
+    def report(manifest: Manifest) -> None:
+        console.print(f"rebuilt {manifest.date} as manifest {manifest.number}")
+
+    rebuilt = rebuild(warehouse, date, run, report=report)
+    _print_differences(compare((warehouse, warehouse.night(date)), (warehouse, rebuilt), ignore={}))
+
+
+def _night_or_head(warehouse: Warehouse, date: str | None) -> Manifest | None:
+    """The night of `date`, else the newest; None before the first."""
+    return warehouse.head() if date is None else warehouse.night(_date(date))
+
+
+def _manifest(warehouse: Warehouse, date: str | None) -> Manifest:
+    found = _night_or_head(warehouse, date)
+    if found is None:
+        raise ValueError(f"{warehouse.root} has no night yet; run `queryloop night` first")
+    return found
+
+
+def _dates(date: str | None, first: str | None, last: str | None) -> list[dt.date]:
+    if date is not None and first is None and last is None:
+        first = last = date
+    if (date is not None and first != date) or first is None or last is None:
+        raise ValueError("give --date D, or --from D1 and --to D2")
+    start, end, today = _date(first), _date(last), date_of(clock())
+    if end < start:
+        raise ValueError(f"--to {end} lies before --from {start}; give the earlier one first")
+    if end > today:
+        raise ValueError(f"{end} lies in the future, today is {today} UTC; give a day that began")
+    return [start + dt.timedelta(days=i) for i in range((end - start).days + 1)]
+
+
+def _date(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no date; write YYYY-MM-DD") from error
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="queryloop")

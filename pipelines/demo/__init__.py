@@ -1,0 +1,13 @@
+"""The loop that anyone can see: `queryloop demo`.
+
+loop       the world meets the nights: serve, land, run the night, again   <- start reading here
+measures   engagement rates with intervals over users; one user's story
+views      what was found, on the terminal
+page       the same as pictures
+command    all of it, once
+"""
+
+from pipelines.demo.command import run_demo
+from pipelines.demo.loop import DemoOptions
+
+__all__ = ["DemoOptions", "run_demo"]

@@ -1,0 +1,251 @@
+"""A world whose answer is known, night by night through the same jobs as any warehouse.
+
+Two isolated arms, queries by raw counts and by reward, meet the same kind of users. Nothing below
+knows a taste: it lands what happened, runs the night, serves the feed it made, and measures. Only
+the world (see `worlds`) decides what is engaged with.
+
+Outcomes count after 6 hours here, with no lateness, so that a day's morning is learned from on the
+same night and its evening on the next: eight nights are enough to see the loop close.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.config import NightConfig, render_config
+from pipelines.demo.measures import (
+    Served,
+    StoryNight,
+    StoryRow,
+    barren_shares,
+    chances,
+    count_by_user,
+    rows_of_user,
+    story_day,
+    story_rows,
+)
+from pipelines.landing import land
+from pipelines.manifests import Manifest
+from pipelines.night import RunOptions
+from pipelines.nights import run_night
+from pipelines.warehouse import Warehouse
+from pipelines.worlds import ACTION, SURFACE, World
+from profiling.actions import Action
+from profiling.options import check_options, option
+from profiling.schema import FloatArray, IntArray, floats, ints
+from retrieval.feed import FeedConfig
+from selection.experiments import Arm, Experiment, arms_of
+from selection.outcomes import OutcomeConfig
+from selection.queries import SelectionConfig
+
+START = dt.date(2026, 3, 1)  # the first day that is served
+COUNTS, REWARD = 0, 1  # arms
+MARKER = "demo.json"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """A demo."""
+
+    users: int = option(2000, "users of the simulated world", low=20, high=100_000)
+    nights: int = option(8, "days that are served, each followed by its night", low=1, high=60)
+    seed: int = option(1, "of the world and of every draw", low=0)
+    mismatch: float = option(
+        0.5, "how far tastes differ from past engagements, 0 to 1", low=0.0, high=1.0
+    )
+
+    out: Path = option(Path("demo"), "folder for the warehouse and the report")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """What happened.
+
+    Attributes:
+        arms: (n,) int64, COUNTS or REWARD.
+        served: Counts by day and user.
+        barren_shares: (days, 2) share of the impressions of users with a barren interest that went
+            to it, by arm.
+        story: The story user's interests before every day, and after the last.
+        checks: What must hold in any world.
+    """
+
+    options: DemoOptions
+    world: World
+    root: str
+    arms: IntArray
+    served: Served
+    barren_shares: FloatArray
+    story: tuple[StoryRow, ...]
+    checks: RewardChecks
+
+
+@dataclass(frozen=True)
+class RewardChecks:
+    """Rows of CLUSTER_REWARDS over all nights that break, or could break, a promise.
+
+    Attributes:
+        never_shown: Rows of interests without a record.
+        not_average: Of these, rows whose reward is not exactly the average they lean on.
+        smallest_reward: Over all rows.
+        smallest_chance: Inclusion probability over all rows of the reward arm.
+    """
+
+    never_shown: int
+    not_average: int
+    smallest_reward: float
+    smallest_chance: float
+
+
+def night_config(options: DemoOptions) -> NightConfig:
+    """The defaults, but for the arms, the action, the short window, and slots that take turns.
+
+    With them every query is heard in the few positions that a user sees.
+    """
+    arms = (
+        Arm("counts", 0.5, SelectionConfig(policy="counts")),
+        Arm("reward", 0.5, SelectionConfig(policy="reward_importance")),
+    )
+    return NightConfig(
+        actions=(Action(ACTION),),
+        surfaces=(SURFACE,),
+        seed=options.seed,
+        draw_days=1,
+        outcomes=OutcomeConfig(window_hours=6, lateness_hours=0),
+        experiment=Experiment("demo", "isolated", arms),
+        feed=FeedConfig(merge="round_robin"),
+    )
+
+
+def play(options: DemoOptions, tell: Tell = lambda line: None) -> DemoRun:
+    """Make the world and its warehouse under `options.out`, serve every day, run every night.
+
+    Args:
+        options: Size, length, seed, mismatch and place.
+        tell: Called with a line of progress after each night.
+
+    Raises:
+        FileExistsError: `options.out` holds something that no demo made.
+    """
+    nightly = night_config(options)
+    experiment = nightly.experiment
+    assert experiment is not None
+    ids = np.arange(1, options.users + 1, dtype=np.int64)
+    arms = arms_of(ids, experiment)
+    story_user = int(ids[arms == REWARD][0])
+    world = World.create(options.users, options.seed, options.mismatch, story_user=story_user)
+
+    root = _clear(options)
+    warehouse = Warehouse.create(root, render_config(nightly), buckets=2)
+    past = {
+        "ITEMS": world.items_table(),
+        "TOPICS": world.topics_table(),
+        "ENGAGEMENTS": world.past_engagements(START),
+    }
+    land(warehouse, past, source="the world's past")
+    run = RunOptions(progress=False)
+    manifests = [run_night(warehouse, START - dt.timedelta(days=1), run, config=nightly)]
+    tell(f"night 0  profiles and first queries for {options.users:,} users")
+    days: list[tuple[pa.Table, pa.Table]] = []
+    for i in range(options.nights):
+        day = START + dt.timedelta(days=i)
+        impressions, engagements = world.serve(warehouse.read("FEED", manifests[-1]), day)
+        days.append((impressions, engagements))
+        tables = {"IMPRESSIONS": impressions, "ENGAGEMENTS": engagements}
+        land(warehouse, tables, source=f"served on {day}")
+        manifests.append(run_night(warehouse, day, run, config=nightly))
+        tell(
+            f"night {i + 1}  {impressions.num_rows:,} impressions, "
+            f"{engagements.num_rows:,} engaged with"
+        )
+    return measure(options, world, warehouse, arms, manifests, days)
+
+
+def measure(
+    options: DemoOptions,
+    world: World,
+    warehouse: Warehouse,
+    arms: IntArray,
+    manifests: list[Manifest],
+    days: list[tuple[pa.Table, pa.Table]],
+) -> DemoRun:
+    """What the days and nights say; the story user counts in no mean."""
+    counted = np.where(world.user_ids == world.story_user, -1, world.barren)
+    served = Served(
+        shown=count_by_user((shown for shown, _ in days), options.users),
+        engaged=count_by_user((engaged for _, engaged in days), options.users),
+    )
+    return DemoRun(
+        options=options,
+        world=world,
+        root=warehouse.root,
+        arms=arms,
+        served=served,
+        barren_shares=barren_shares((shown for shown, _ in days), counted, arms),
+        story=_story(options, world, warehouse, manifests, days),
+        checks=_checks(options, warehouse, arms, manifests),
+    )
+
+
+def _story(
+    options: DemoOptions,
+    world: World,
+    warehouse: Warehouse,
+    manifests: list[Manifest],
+    days: list[tuple[pa.Table, pa.Table]],
+) -> tuple[StoryRow, ...]:
+    rows: list[StoryRow] = []
+    selection = night_config(options).selections["reward"]
+    for i, manifest in enumerate(manifests):
+        tables = {
+            name: rows_of_user(warehouse.read(name, manifest), world.story_user)
+            for name in ("PROFILES", "CLUSTER_REWARDS", "QUERIES")
+        }
+        rewards, queries = tables["CLUSTER_REWARDS"], tables["QUERIES"]
+        night = StoryNight(tables["PROFILES"], rewards, queries, chances(rewards, selection))
+        seen = None
+        if i < len(days):
+            shown, engaged = (rows_of_user(table, world.story_user) for table in days[i])
+            seen = story_day(shown, engaged, queries)
+        rows += story_rows(i + 1, night, seen)
+    return tuple(rows)
+
+
+def _checks(
+    options: DemoOptions, warehouse: Warehouse, arms: IntArray, manifests: list[Manifest]
+) -> RewardChecks:
+    never, wrong, smallest, chance = 0, 0, np.inf, np.inf
+    selection = night_config(options).selections["reward"]
+    for manifest in manifests:
+        rewards = warehouse.read("CLUSTER_REWARDS", manifest)
+        reward, average = floats(rewards, "reward"), floats(rewards, "prior_mean")
+        unseen = floats(rewards, "weight") == 0.0
+        never += int(unseen.sum())
+        wrong += int((reward[unseen] != average[unseen]).sum())
+        smallest = min(smallest, float(reward.min(initial=np.inf)))
+        mine = rewards.filter(pa.array(arms[ints(rewards, "user_id") - 1] == REWARD))
+        chance = min(chance, float(chances(mine, selection).min(initial=np.inf)))
+    return RewardChecks(never, wrong, smallest, chance)
+
+
+def _clear(options: DemoOptions) -> str:
+    """Make a place; what an earlier demo left there is removed, anything else is not touched."""
+    out = options.out
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise FileExistsError(f"{out} holds something that no demo made; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "warehouse", ignore_errors=True)
+    (out / MARKER).write_text(json.dumps(asdict(options), default=str) + "\n")
+    return str(out / "warehouse")

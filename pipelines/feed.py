@@ -1,0 +1,38 @@
+"""Step 6 on Beam: CANDIDATES -> FEED, with the ledger of penalties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from pipelines.buckets import Bucket
+from pipelines.plan import NightPlan, open_items
+from pipelines.steps import add_step, table_of
+from retrieval.feed import rerank_feed
+
+
+@dataclass
+class RerankFeed(beam.PTransform):
+    """Build the feed of every user and surface."""
+
+    plan: NightPlan
+
+    def expand(self, buckets: beam.PCollection) -> beam.PCollection:
+        """One call a bucket."""
+        return buckets | "rerank feed" >> beam.Map(rerank_bucket_feed, self.plan)
+
+
+def rerank_bucket_feed(bucket: Bucket, plan: NightPlan) -> Bucket:
+    """Step 6 for one bucket."""
+    with add_step(bucket, "rerank_feed") as result:
+        candidates = table_of(bucket, "CANDIDATES")
+        feed = rerank_feed(
+            candidates,
+            table_of(bucket, "QUERIES"),
+            open_items(plan.root, plan.catalogue["ITEMS"]),
+            plan.config.feed,
+        )
+        result.tables = {"FEED": feed}
+        result.rows = (candidates.num_rows, feed.num_rows)
+    return result.bucket()

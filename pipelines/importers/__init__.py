@@ -1,0 +1,1 @@
+"""Foreign logs become ENGAGEMENTS, ITEMS and IMPRESSIONS; one file per format."""

@@ -1,0 +1,155 @@
+"""What `queryloop import` does: read a foreign log, land it, build bootstrap profiles, say so."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from rich.console import Console
+
+from pipelines.config import NightConfig
+from pipelines.importers.foreign import ForeignLog
+from pipelines.importers.kuairand import read_kuairand
+from pipelines.importers.landed import (
+    check_catalogue,
+    check_id_kinds,
+    landed_rows,
+    leave_out_landed,
+)
+from pipelines.importers.tables import read_tables
+from pipelines.landing import land
+from pipelines.manifests import Manifest
+from pipelines.nights import bootstrap, config_of
+from pipelines.plan import open_items
+from pipelines.warehouse import Warehouse
+from profiling.schema import group_offsets, ints
+from selection.attribution import inferred_credits
+
+
+def import_kuairand(warehouse: Warehouse, source: Path) -> None:
+    """Import the KuaiRand-Pure log in folder `source`."""
+    config = config_of(warehouse)
+    log = read_kuairand(source, config.actions, seed=config.seed, now_us=clock())
+    _land(warehouse, log, f"kuairand {source.name}", config)
+
+
+def import_tables(warehouse: Warehouse, paths: dict[str, str], mapping: Path | None) -> None:
+    """Import files by table; `mapping` names their columns where they are not ours.
+
+    Raises:
+        ValueError: No file was given, or one cannot be read; nothing has landed then.
+    """
+    if not paths:
+        raise ValueError(
+            "give at least one of --items, --engagements, --impressions, --topics, --served-draws"
+        )
+    config = config_of(warehouse)
+    log = read_tables(
+        paths,
+        config.actions,
+        mapping=mapping,
+        hash_key=warehouse.hash_key,
+        now_us=clock(),
+        known_keys=landed_rows(warehouse, "KEYS"),
+        width=None if "ITEMS" in paths else catalogue_width(warehouse),
+    )
+    _land(warehouse, log, "tables " + " ".join(sorted(paths)), config)
+
+
+def clock() -> int:
+    """Microseconds since 1970: the one look at the clock; rows later than it are refused."""
+    return time.time_ns() // 1000
+
+
+def catalogue_width(warehouse: Warehouse) -> int | None:
+    """The width of the catalogue's vectors; None before there is one."""
+    files = warehouse.catalogue()["ITEMS"]
+    return open_items(warehouse.root, files).width if files else None
+
+
+def _land(warehouse: Warehouse, log: ForeignLog, source: str, config: NightConfig) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    check_share(log, config)
+    check_id_kinds(warehouse, log)
+    replaces = check_catalogue(warehouse, log)
+    log = leave_out_landed(warehouse, log, config.horizon_us)
+    landing = land(
+        warehouse,
+        log.tables | {"REJECTED": log.rejected, "KEYS": log.keys},
+        source=source,
+        starts_at=log.starts_at,
+        sources=[s._asdict() for s in log.sources],
+        notes=log.notes,
+        replaces=replaces,
+    )
+    console.print(f"landed as import {landing.number}:")
+    for name, table in log.tables.items():
+        console.print(f"  {name:<13} {table.num_rows:>12,} rows")
+    console.print(f"  {'REJECTED':<13} {log.rejected.num_rows:>12,} rows")
+    for note in [*log.notes, *_next_steps(warehouse, log, replaces=replaces)]:
+        console.print(f"  {note}")
+    started = bootstrap(warehouse)
+    if started is not None:
+        show_bootstrap(console, warehouse, log, started, config)
+
+
+def _next_steps(warehouse: Warehouse, log: ForeignLog, *, replaces: bool) -> list[str]:
+    steps = []
+    if log.rejected.num_rows:
+        steps.append(f"why rows were rejected: queryloop sql -w {warehouse.root} 'FROM REJECTED'")
+    if replaces:
+        steps.append("ITEMS replace the catalogue; the next night rebuilds all profiles")
+    if not warehouse.catalogue()["ITEMS"]:
+        steps.append("there are no ITEMS yet: import them before the first night")
+    return steps
+
+
+def check_share(log: ForeignLog, config: NightConfig) -> None:
+    """Raise ValueError where too large a share of an import was refused; nothing has landed."""
+    refused = log.rejected.num_rows
+    rows = refused + sum(t.num_rows for t in log.tables.values())
+    if refused > max(config.rejected_rows, config.rejected_share * rows):
+        first = log.rejected.slice(0, 1).to_pylist()[0]
+        raise ValueError(
+            f"{refused:,} of {rows:,} rows were refused, more than rejected_share "
+            f"{config.rejected_share:g}; nothing has landed. The first is {first['source']}, row "
+            f"{first['row']}: {first['reason']}. Mend the files, or raise rejected_share in "
+            "queryloop.yaml"
+        )
+
+
+def show_bootstrap(
+    console: Console,
+    warehouse: Warehouse,
+    log: ForeignLog,
+    manifest: Manifest,
+    config: NightConfig,
+) -> None:
+    """Print the distribution of clusters per user and the share of impressions that find one."""
+    profiles = warehouse.read("PROFILES", manifest)
+    clusters = np.diff(group_offsets(ints(profiles, "user_id")))
+    console.print(
+        f"bootstrap profiles at {np.datetime64(manifest.cutoff, 'us')} UTC: "
+        f"{len(clusters):,} users, {len(profiles):,} clusters"
+    )
+    if len(clusters):
+        marks = [0, 10, 25, 50, 75, 90, 99, 100]
+        found = np.percentile(clusters, marks, method="nearest")
+        console.print(
+            f"  clusters per user: mean {clusters.mean():.2f}; "
+            + ", ".join(f"p{m} {int(v)}" for m, v in zip(marks, found, strict=True))
+            + f"; {np.mean(ints(profiles, 'n_items') == 1):.0%} of clusters are single items"
+        )
+    if log.starts_at is None:
+        return
+    items = open_items(warehouse.root, manifest.catalogue["ITEMS"])
+    credits = inferred_credits(
+        log.tables["IMPRESSIONS"], profiles, items, config.outcomes.threshold
+    )
+    inferred = pc.sum(pc.equal(credits["attribution"], "inferred")).as_py() or 0
+    console.print(
+        f"  attributed to a bootstrap cluster at cosine {config.outcomes.threshold:g}: "
+        f"{inferred / max(len(credits), 1):.1%} of {len(credits):,} impressions without a draw"
+    )

@@ -1,0 +1,181 @@
+"""What one night reads, decided before anything runs: its parent, cut-off, new rows and draws."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+
+from pipelines.config import NightConfig
+from pipelines.manifests import LandedGroup, Manifest, StoredFile, Tables
+from pipelines.stored import read_files
+from pipelines.warehouse import Warehouse
+from profiling.decay import DAY_US
+from profiling.items import Items
+
+EPOCH = dt.date(1970, 1, 1)
+
+
+def package_version() -> str:
+    """The installed version of Queryloop."""
+    try:
+        return version("queryloop")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"
+
+
+def cutoff_of(date: dt.date) -> int:
+    """The end of day `date`, UTC, exclusive, in microseconds."""
+    return ((date - EPOCH).days + 1) * DAY_US
+
+
+def date_of(at: int) -> dt.date:
+    """The UTC day of a moment in microseconds."""
+    return EPOCH + dt.timedelta(days=at // DAY_US)
+
+
+@dataclass(frozen=True)
+class NightPlan:
+    """Everything that the steps of one night are told; travels to the workers.
+
+    Attributes:
+        kind: As in the manifest.
+        cutoff: Exclusive, microseconds.
+        cutoffs: Cut-offs of the ancestors, ascending.
+        inputs: New rows: landed row groups.
+        state: The parent's tables.
+        nearby: Tables of single nights that the steps need: draws that may still be shown or
+            closed, the feeds that showed them, and the parent's outcomes.
+        catalogue: Files of ITEMS and TOPICS.
+        given: Tables that were served already and are carried over as they are.
+    """
+
+    root: str
+    buckets: int
+    kind: str
+    date: dt.date
+    cutoff: int
+    parent: int | None
+    cutoffs: tuple[int, ...]
+    config: NightConfig
+    inputs: tuple[LandedGroup, ...]
+    state: Tables
+    nearby: Tables
+    catalogue: Tables
+    given: Tables
+
+    @property
+    def parent_cutoff(self) -> int | None:
+        """The cut-off of the night before; None on the first."""
+        return self.cutoffs[-1] if self.cutoffs else None
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the result: names the staged jobs that a rerun may go on from."""
+        parts = [
+            package_version(),
+            self.kind,
+            self.date.isoformat(),
+            self.cutoff,
+            self.parent,
+            self.config.digest,
+            [asdict(g) for g in self.inputs],
+            {name: [f.digest for f in files] for name, files in self.catalogue.items()},
+        ]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+    @property
+    def stem(self) -> str:
+        """Names what this plan's attempts write: its day and digest."""
+        return f"{self.date}-{self.digest}"
+
+
+def plan_night(  # noqa: PLR0913 (one keyword a decision)
+    warehouse: Warehouse,
+    config: NightConfig,
+    date: dt.date,
+    parent: Manifest | None,
+    *,
+    kind: str = "night",
+    cutoff: int | None = None,
+    inputs: Sequence[LandedGroup] | None = None,
+    catalogue: Tables | None = None,
+    given: Tables | None = None,
+) -> NightPlan:
+    """Decide what the night of `date` reads, going on from `parent`.
+
+    Args:
+        warehouse: Where.
+        config: What it runs with.
+        date: The night.
+        parent: The night before it, None on the first.
+        kind: As in the manifest.
+        cutoff: The end of `date` by default.
+        inputs: All that landed and is not consumed, by default; a rebuild gives what was consumed.
+        catalogue: All that landed, by default.
+        given: Tables that this night already served.
+
+    Raises:
+        ValueError: There is no catalogue, or the configuration reorders stored action codes.
+    """
+    cutoff = cutoff_of(date) if cutoff is None else cutoff
+    chain = warehouse.chain(parent)
+    if inputs is None:
+        consumed = {(g.path, g.row_group) for m in chain for g in m.inputs}
+        inputs = warehouse.pending(consumed, cutoff)
+    catalogue = warehouse.catalogue() if catalogue is None else catalogue
+    if not catalogue["ITEMS"]:
+        raise ValueError(f"{warehouse.root} has no ITEMS; import a catalogue first")
+    if parent is not None:
+        _check_codes(parent, config)
+    return NightPlan(
+        root=warehouse.root,
+        buckets=warehouse.buckets,
+        kind=kind,
+        date=date,
+        cutoff=cutoff,
+        parent=parent.number if parent else None,
+        cutoffs=tuple(m.cutoff for m in chain),
+        config=config,
+        inputs=tuple(inputs),
+        state=parent.tables if parent else {},
+        nearby=_nearby(chain, config, cutoff),
+        catalogue=catalogue,
+        given=given or {},
+    )
+
+
+def _nearby(chain: list[Manifest], config: NightConfig, cutoff: int) -> Tables:
+    """Draws, feeds and outcomes of the nights that open impressions and draws may refer to."""
+    reach = cutoff - config.horizon_us - (config.draw_days + 2) * DAY_US
+    nights = [m for m in chain if m.cutoff >= reach]
+    names = ["QUERIES", "SERVED_DRAWS"]
+    if config.outcomes.credit != "slot_winner":
+        names.append("FEED")
+    found = {name: _files(nights, name) for name in names}
+    found["earlier SERVED_DRAWS"] = found.pop("SERVED_DRAWS")
+    return found | {"last OUTCOMES": _files(chain[-1:], "OUTCOMES")}
+
+
+def _files(nights: list[Manifest], name: str) -> tuple[StoredFile, ...]:
+    return tuple(f for m in nights for f in m.tables.get(name, ()))
+
+
+def _check_codes(parent: Manifest, config: NightConfig) -> None:
+    before = [a["name"] for a in parent.config["actions"]]
+    now = [a.name for a in config.actions]
+    if now[: len(before)] != before:
+        raise ValueError(
+            f"actions were {', '.join(before)} and are now {', '.join(now)}: stored codes are "
+            "places in this list; append new actions to it and keep the others where they were"
+        )
+
+
+@lru_cache(maxsize=2)
+def open_items(root: str, files: tuple[StoredFile, ...]) -> Items:
+    """The catalogue as arrays, once a process."""
+    return Items.from_table(read_files(root, "ITEMS", files))

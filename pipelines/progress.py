@@ -1,0 +1,53 @@
+"""How far a job is: Beam counters on any runner, and a live bar where the job runs in-process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from apache_beam.metrics import Metrics
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+_DONE: Counter[str] = Counter()  # buckets through each step, in this process
+
+
+def step_done(step: str, rows_in: int, rows_out: int) -> None:
+    """Note that one bucket went through `step`."""
+    Metrics.counter("queryloop", f"{step} rows in").inc(rows_in)
+    Metrics.counter("queryloop", f"{step} rows out").inc(rows_out)
+    _DONE[step] += 1
+
+
+@contextmanager
+def progress_bars(title: str, steps: tuple[str, ...], total: int, *, show: bool) -> Iterator[None]:
+    """A bar a step while the block runs, on stderr; nothing where that is no terminal."""
+    _DONE.clear()
+    if not show or not sys.stderr.isatty():
+        yield
+        return
+    columns = (
+        TextColumn("{task.description:<56}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {step: bars.add_task(f"{title} {step}", total=total) for step in steps}
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.1):
+                for step, task in tasks.items():
+                    bars.update(task, completed=_DONE[step])
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()

@@ -1,0 +1,59 @@
+"""Step 3 on Beam: OUTCOMES, closed draws and last night's REWARDS -> REWARDS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from pipelines.buckets import Bucket
+from pipelines.plan import NightPlan, open_items
+from pipelines.steps import add_step, table_of
+from profiling.schema import ints
+from selection.cluster_rewards import roll_up_tallies
+from selection.experiments import fit_arms
+from selection.prior import prior_sums
+from selection.rewards import RewardInputs, tally_rewards
+
+
+@dataclass
+class TallyRewards(beam.PTransform):
+    """Sums are carried by decay and grow by tonight's outcomes; beside them, sums for the prior."""
+
+    plan: NightPlan
+
+    def expand(self, buckets: beam.PCollection) -> beam.PCollection:
+        """One call a bucket."""
+        return buckets | "tally rewards" >> beam.Map(tally_bucket_rewards, self.plan)
+
+
+def tally_bucket_rewards(bucket: Bucket, plan: NightPlan) -> Bucket:
+    """Step 3 for one bucket."""
+    config = plan.config
+    with add_step(bucket, "tally_rewards") as result:
+        outcomes = table_of(bucket, "OUTCOMES")
+        inputs = RewardInputs(
+            outcomes=outcomes,
+            closed_draws=table_of(bucket, "CLOSED_DRAWS"),
+            rewards=table_of(bucket, "REWARDS"),
+        )
+        rewards = tally_rewards(
+            inputs,
+            config.rewards,
+            config.actions,
+            value_range=(config.outcomes.value_low, config.outcomes.value_high),
+            parent_cutoff=plan.parent_cutoff,
+        )
+        tallies = roll_up_tallies(
+            rewards,
+            table_of(bucket, "PROFILES"),
+            open_items(plan.root, plan.catalogue["ITEMS"]),
+            config.rewards,
+            now=plan.cutoff,
+            surfaces=config.surfaces,
+        )
+        arms = fit_arms(ints(tallies, "user_id"), config.experiment)
+        result.tables = {"REWARDS": rewards}
+        result.sums = prior_sums(tallies, arms).to_pylist()
+        result.rows = (outcomes.num_rows, rewards.num_rows)
+    return result.bucket()

@@ -1,0 +1,56 @@
+"""What a night prints when it is published: rows in, out, refused and open, and seconds."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.manifests import Manifest
+from pipelines.warehouse import Warehouse
+
+STEPS = (
+    ("build_profiles", "ENGAGEMENTS", "PROFILES"),
+    ("attribute_outcomes", "impressions", "OUTCOMES"),
+    ("tally_rewards", "OUTCOMES", "REWARDS"),
+    ("roll_up_cluster_rewards", "PROFILES", "CLUSTER_REWARDS"),
+    ("select_queries", "CLUSTER_REWARDS", "QUERIES"),
+    ("retrieve_candidates", "QUERIES", "CANDIDATES"),
+    ("rerank_feed", "CANDIDATES", "FEED"),
+)
+
+
+def show_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> None:
+    """Print one night's books."""
+    clock = manifest.seconds["all"]
+    title = f"{manifest.kind} {manifest.date}, manifest {manifest.number}, {clock:.1f} s"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, width=96)
+    table.add_column("step")
+    table.add_column("rows in", justify="right")
+    table.add_column("of")
+    table.add_column("rows out", justify="right")
+    table.add_column("of")
+    table.add_column("seconds", justify="right")
+    for step, source, target in STEPS:
+        if step not in manifest.counts:
+            continue
+        rows = manifest.counts[step]
+        seconds = manifest.seconds.get(step, 0.0)
+        table.add_row(step, f"{rows['in']:,}", source, f"{rows['out']:,}", target, f"{seconds:.2f}")
+    console.print(table)
+    console.print(account(manifest), highlight=False)
+
+
+def account(manifest: Manifest) -> str:
+    """What must add up: what was open and landed is closed, open, refused or repeated."""
+    c = manifest.counts["impressions"]
+    rows = c["outcomes"]
+    share = c["attributed_rows"] / rows if rows else 0.0
+    events = manifest.counts["engagements"]
+    return (
+        f"impressions: open {c['open_before']:,} + landed {c['landed']:,}\n"
+        f"  = closed {rows:,} + open {c['open_after']:,} + rejected {c['rejected']:,} + duplicates "
+        f"{c['duplicates']:,}; attributed {share:.1%}\n"
+        f"engagements: landed {events['landed']:,}\n"
+        f"  = admitted {events['admitted']:,} + rejected {events['rejected']:,} + duplicates "
+        f"{events['duplicates']:,}\n"
+    )

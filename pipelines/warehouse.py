@@ -1,0 +1,228 @@
+"""A warehouse: landed files, published nights, and the one step that makes a night visible.
+
+    W/warehouse.json       format, number of buckets, hash key; written once
+    W/queryloop.yaml       the configuration; people edit it
+    W/landed/000001.json   what an import brought; numbered, immutable
+    W/manifests/000001.json  a night; numbered, immutable; names every file of its tables
+    W/staged/...           finished jobs of a night not yet published: its resume points
+    W/data/TABLE/...       Parquet; a file counts only where a landing or manifest names it
+
+Readers go by the manifest: the head is the newest that says so; its ancestors are its nights.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from pipelines.manifests import (
+    FORMAT,
+    LandedGroup,
+    Landing,
+    Manifest,
+    Tables,
+    check_format,
+    landing_from_json,
+    manifest_from_json,
+    reading,
+    to_json,
+)
+from pipelines.storage import create_exclusive, exists, join, list_names, read_bytes
+from pipelines.stored import concat, read_files
+
+MAX_BUCKETS = 1 << 16
+EVENT_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "SERVED_DRAWS")  # of the world; nights consume them
+# State as of a night's cut-off; every other table of a manifest holds what that night wrote.
+STATE_TABLES = ("HISTORY", "OPEN", "PROFILES", "PAST_PROFILES", "REWARDS", "CLUSTER_REWARDS")
+
+
+class PublishConflict(RuntimeError):
+    """Another night was published while this one ran."""
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """An open warehouse.
+
+    Attributes:
+        root: Its directory, or a URL of any Beam file system.
+        buckets: Number of user buckets, a power of two.
+        hash_key: Key of the 63-bit hash that string ids become.
+    """
+
+    root: str
+    buckets: int
+    hash_key: bytes
+
+    @classmethod
+    def create(cls, root: str, config_text: str, *, buckets: int = 16) -> Warehouse:
+        """Make an empty warehouse with its configuration.
+
+        Raises:
+            FileExistsError: There is one already.
+            ValueError: `buckets` is no power of two.
+        """
+        if not 1 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
+            raise ValueError(f"buckets must be a power of two up to {MAX_BUCKETS}, got {buckets}")
+        settings = {"format": FORMAT, "buckets": buckets, "hash_key": secrets.token_hex(16)}
+        if exists(join(root, "warehouse.json")):
+            raise FileExistsError(f"{root} is a warehouse already; choose another directory")
+        create_exclusive(join(root, "queryloop.yaml"), config_text.encode())
+        create_exclusive(join(root, "warehouse.json"), json.dumps(settings).encode() + b"\n")
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: str) -> Warehouse:
+        """Open the warehouse at `root`.
+
+        Raises:
+            ValueError: There is none, or it is of another format.
+        """
+        path = join(root, "warehouse.json")
+        if not exists(path):
+            raise ValueError(f"{root} is no warehouse; make one with `queryloop init {root}`")
+        with reading(path):
+            settings = json.loads(read_bytes(path))
+            check_format(settings["format"], path)
+            return cls(root, int(settings["buckets"]), bytes.fromhex(settings["hash_key"]))
+
+    @property
+    def config_path(self) -> str:
+        """Where its configuration lies."""
+        return join(self.root, "queryloop.yaml")
+
+    def landings(self) -> list[Landing]:
+        """Every import, oldest first."""
+        return [landing_from_json(read_bytes(path), path) for path in self._records("landed")]
+
+    def manifests(self) -> list[Manifest]:
+        """Every manifest ever published, by number; branches and checks among them."""
+        return [self._manifest(path) for path in self._records("manifests")]
+
+    def manifest(self, number: int) -> Manifest:
+        """The manifest of that number."""
+        path = join(self.root, "manifests", _record_name(number))
+        if not exists(path):
+            raise ValueError(f"{self.root} has no manifest {number}")
+        return self._manifest(path)
+
+    def head(self) -> Manifest | None:
+        """The newest manifest that is a head; None before the first night."""
+        return self._newest_head(self._records("manifests"))
+
+    def chain(self, manifest: Manifest | None) -> list[Manifest]:
+        """A manifest and its ancestors, oldest first."""
+        nights: list[Manifest] = []
+        while manifest is not None:
+            nights.append(manifest)
+            manifest = None if manifest.parent is None else self.manifest(manifest.parent)
+        return nights[::-1]
+
+    def night(self, date: dt.date) -> Manifest:
+        """The night of `date` among the head's ancestors.
+
+        Raises:
+            ValueError: It was not run; the message says which were.
+        """
+        nights = self.chain(self.head())
+        for manifest in nights:
+            if manifest.date == date and manifest.kind != "bootstrap":
+                return manifest
+        dates = [m.date.isoformat() for m in nights if m.kind != "bootstrap"]
+        known = f"nights run: {dates[0]} to {dates[-1]}" if dates else "no night was run yet"
+        raise ValueError(f"{self.root} has no night of {date}; {known}")
+
+    def read(
+        self, name: str, manifest: Manifest | None = None, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """A table as of `manifest` (the head by default): state, or what that one night wrote."""
+        manifest = manifest or self.head()
+        if manifest is None:
+            return concat(name, [], columns)
+        files = (manifest.catalogue | manifest.tables).get(name, ())
+        return read_files(self.root, name, files, columns)
+
+    def land(self, landing: Landing) -> Landing:
+        """Make an import visible: one atomic create. Its number is given here."""
+        while True:
+            numbered = replace(landing, number=_next_number(self._records("landed")))
+            path = join(self.root, "landed", _record_name(numbered.number))
+            if create_exclusive(path, to_json(numbered)):
+                return numbered
+
+    def publish(self, manifest: Manifest, expected_head: int | None) -> Manifest:
+        """Make a night visible: one atomic create of the next numbered manifest.
+
+        Args:
+            manifest: Its number is given here.
+            expected_head: Number of the head that this night went on from.
+
+        Raises:
+            PublishConflict: The head moved since; nothing of this night is visible.
+        """
+        while True:
+            # One listing gives both, or a night published between two of them would be passed over.
+            records = self._records("manifests")
+            head = self._newest_head(records)
+            if manifest.head and (head.number if head else None) != expected_head:
+                raise PublishConflict(
+                    f"another night was published while this one ran (head is now manifest "
+                    f"{head.number if head else None}, was {expected_head}); nothing of this run "
+                    f"is visible: run it again"
+                )
+            numbered = replace(manifest, number=_next_number(records))
+            path = join(self.root, "manifests", _record_name(numbered.number))
+            if create_exclusive(path, to_json(numbered)):
+                return numbered
+
+    def pending(self, consumed: set[tuple[str, int]], cutoff: int) -> list[LandedGroup]:
+        """Landed row groups of events before `cutoff` that no ancestor has consumed."""
+        return [
+            LandedGroup(landing.number, name, file.path, group, part.rows)
+            for landing in self.landings()
+            for name in EVENT_TABLES
+            for file in landing.tables.get(name, ())
+            for part in file.parts
+            for group in range(part.row_group, part.row_group + part.row_groups)
+            if part.last_at < cutoff and (file.path, group) not in consumed
+        ]
+
+    def catalogue(self) -> Tables:
+        """Files of ITEMS and TOPICS, in landing order: of one id, the last row holds.
+
+        ITEMS from before an import that replaced them all are left out.
+        """
+        found: Tables = {"ITEMS": (), "TOPICS": ()}
+        for landing in self.landings():
+            if landing.replaces:
+                found["ITEMS"] = ()
+            for name in found:
+                found[name] += landing.tables.get(name, ())
+        return found
+
+    def _manifest(self, path: str) -> Manifest:
+        return manifest_from_json(read_bytes(path), path)
+
+    def _records(self, folder: str) -> list[str]:
+        names = list_names(join(self.root, folder))
+        return [join(self.root, folder, n) for n in names if n.endswith(".json") and n[0] != "."]
+
+    def _newest_head(self, records: list[str]) -> Manifest | None:
+        for path in reversed(records):
+            manifest = self._manifest(path)
+            if manifest.head:
+                return manifest
+        return None
+
+
+def _next_number(records: list[str]) -> int:
+    return 1 + (int(records[-1].rsplit("/", 1)[1].split(".")[0]) if records else 0)
+
+
+def _record_name(number: int) -> str:
+    return f"{number:06d}.json"
