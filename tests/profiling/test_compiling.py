@@ -1,0 +1,43 @@
+"""Kernels that different processes compiled into one cache keep to themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KERNELS = """
+import profiling.compiling
+import numpy as np
+from numba import njit
+
+@njit(cache=True)
+def sort_in_place(values):
+    values.sort()
+
+@njit(cache=True)
+def order(values):
+    return np.argsort(values)
+"""
+
+
+@pytest.mark.slow
+def test_kernels_of_two_processes_do_not_mix_in_a_third(tmp_path: Path) -> None:
+    """Without counters of their own, `order` sorts its argument here: the first loaded wins."""
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    values = "values = np.array([3, 1, 2]);"
+    run(tmp_path, values + "sort_in_place(values)")
+    run(tmp_path, values + "order(values)")
+    both = "more = np.array([9, 8]); sort_in_place(more); found = order(values);"
+    printed = run(tmp_path, values + both + "print(values.tolist(), found.tolist())")
+    assert printed == "[3, 1, 2] [1, 2, 0]\n"
+
+
+def run(folder: Path, code: str) -> str:
+    path = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
+    env = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": path}
+    command = [sys.executable, "-c", f"from kernels import *; {code}"]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
