@@ -16,7 +16,7 @@ from retrieval.batches import Batch
 from retrieval.learning import TrainingConfig
 from retrieval.towers import ItemRows, ModelConfig, Params
 
-_DROPOUTS = ("history", "context")
+_DROPOUTS = ("history", "context", "past")
 
 
 class World(NamedTuple):
@@ -75,7 +75,8 @@ def batch_loss(xp: Any, params: Params, batch: Batch, world: World, setting: Set
     """
     config, model = setting.config, setting.model
     topics = towers.encode_topics(xp, params, world.topic_rows, world.topic_content)
-    history = towers.encode_histories(xp, params, batch.history)
+    past = setting.keep("past", batch.history.weights, config.past_dropout)
+    history = towers.encode_histories(xp, params, batch.history._replace(weights=past))
     history = setting.keep("history", history, config.dropout)
     read = towers.read_context(xp, params, batch.context, topics)
     content = setting.keep("context", read[:, :-2], config.context_dropout)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -133,6 +133,8 @@ class Training:
     ) -> None:
         self.inputs, self.config, self.model, self.seed = inputs, config, model, seed
         items = inputs.items
+        if not model.query_item:
+            self.config = config = replace(config, query_source="none")
         self.topic_ids, self.topic_content = topic_content(inputs.topics, items.width)
         self.catalogue = Catalogue.of(items, items.ids, self.topic_ids)
         slices = slices_of(self.catalogue, len(self.topic_ids))
