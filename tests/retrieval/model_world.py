@@ -22,7 +22,7 @@ N_ITEMS, N_TOPICS, N_USERS, WIDTH = 60, 4, 48, 6
 CUTOFFS = np.array([10, 11, 12], np.int64) * DAY_US
 MODEL = ModelConfig(width=8, hidden=12, recency_days=(1.0, 30.0), prior_days=(1.0, 30.0))
 TRAINING = TrainingConfig(
-    epochs=2, batch_size=32, uniform_negatives=16, heldout_share=0.1, early_share=0.5
+    epochs=4, batch_size=32, uniform_negatives=16, heldout_share=0.1, early_share=0.5
 )
 
 

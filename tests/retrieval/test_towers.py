@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,17 +44,21 @@ def params_of(training: Training, dtype: Any = np.float32) -> dict[str, Any]:
     return {name: rng.normal(0, 0.4, shape).astype(dtype) for name, shape in shapes.items()}
 
 
-def test_numpy_and_jax_compute_the_same_loss() -> None:
+@lru_cache
+def compiled(config: TrainingConfig) -> Any:
+    """Loss and gradient by parameters, of (params, batch, world)."""
     jax = pytest.importorskip("jax")
-    for config in (TRAINING, ALL_OPTIONS):
-        training, batch = first_batch(config)
-        params = params_of(training)
-        plain = batch_loss(np, params, batch, training.world, setting(config))
-        of = setting(config)
-        compiled = jax.jit(lambda p, b, w, of=of: batch_loss(jax.numpy, p, b, w, of))(
-            params, batch, training.world
-        )
-        assert float(compiled) == pytest.approx(float(plain), rel=1e-5)
+    of = setting(config)
+    return jax.jit(jax.value_and_grad(lambda p, b, w: batch_loss(jax.numpy, p, b, w, of)))
+
+
+@pytest.mark.parametrize("config", [TRAINING, ALL_OPTIONS])
+def test_numpy_and_jax_compute_the_same_loss(config: TrainingConfig) -> None:
+    training, batch = first_batch(config)
+    params = params_of(training)
+    plain = batch_loss(np, params, batch, training.world, setting(config))
+    value, _ = compiled(config)(params, batch, training.world)
+    assert float(value) == pytest.approx(float(plain), rel=1e-5)
 
 
 def test_numpy_and_jax_encode_the_same_rows() -> None:
@@ -73,12 +78,9 @@ def test_numpy_and_jax_encode_the_same_rows() -> None:
 
 
 def test_the_gradient_of_the_loss_is_that_of_finite_differences() -> None:
-    jax = pytest.importorskip("jax")
     training, batch = first_batch(ALL_OPTIONS)
     params = params_of(training)
-    gradient = jax.jit(
-        jax.grad(lambda p: batch_loss(jax.numpy, p, batch, training.world, setting(ALL_OPTIONS)))
-    )(params)
+    _, gradient = compiled(ALL_OPTIONS)(params, batch, training.world)
     wide = {name: a.astype(np.float64) for name, a in params.items()}
 
     def value(name: str, place: int, step: float) -> float:
@@ -94,7 +96,6 @@ def test_the_gradient_of_the_loss_is_that_of_finite_differences() -> None:
 
 
 def test_an_empty_history_and_no_condition_give_finite_gradients() -> None:
-    jax = pytest.importorskip("jax")
     training, batch = first_batch(TRAINING)
     nothing = batch._replace(
         history=HistoryRows(
@@ -107,13 +108,8 @@ def test_an_empty_history_and_no_condition_give_finite_gradients() -> None:
             0 * batch.context.query_content,
         ),
     )
-    both = jax.jit(
-        jax.value_and_grad(
-            lambda p: batch_loss(jax.numpy, p, nothing, training.world, setting(TRAINING))
-        )
-    )
     for params in (params_of(training), {k: 0 * v for k, v in params_of(training).items()}):
-        loss, gradient = both(params)
+        loss, gradient = compiled(TRAINING)(params, nothing, training.world)
         assert np.isfinite(loss)
         assert all(np.isfinite(np.asarray(g)).all() for g in gradient.values())
 

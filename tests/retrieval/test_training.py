@@ -13,6 +13,7 @@ import pytest
 
 from retrieval import checkpoint as checkpoints
 from retrieval.learning import TrainingConfig
+from retrieval.objective import compiled_step
 from retrieval.pools import Chunk
 from retrieval.towers import ModelConfig
 from retrieval.trained import TrainedModel
@@ -27,10 +28,15 @@ def same(left: TrainedModel, right: TrainedModel) -> bool:
     return all((left.params[name] == right.params[name]).all() for name in left.params)
 
 
+def begun(training: Training) -> Any:
+    """Its state before the first step."""
+    return training.begin(compiled_step(training.config, training.model, training.steps), None)
+
+
 @pytest.fixture(scope="module")
 def trained() -> tuple[TrainedModel, list[Progress]]:
     seen: list[Progress] = []
-    return train(inputs(), replace(TRAINING, epochs=4), MODEL, seed=5, progress=seen.append), seen
+    return train(inputs(), TRAINING, MODEL, seed=5, progress=seen.append), seen
 
 
 def test_training_lowers_the_loss_and_reports_it(
@@ -49,7 +55,7 @@ def test_training_lowers_the_loss_and_reports_it(
 def test_one_seed_gives_one_model_and_another_another(
     trained: tuple[TrainedModel, list[Progress]],
 ) -> None:
-    config = replace(TRAINING, epochs=4)
+    config = TRAINING
     assert same(trained[0], train(inputs(), config, MODEL, seed=5))
     assert not same(trained[0], train(inputs(), config, MODEL, seed=6))
 
@@ -66,8 +72,8 @@ def test_a_source_that_is_read_pool_by_pool_is_asked_again_every_epoch() -> None
     training = Training(inputs(source=source), replace(TRAINING, pool_pairs=100), MODEL, 0)
     assert len(training.steps_of_pool) == 2
     batches = list(training.batches(0))
-    assert len(batches) == training.steps == 2 * sum(training.steps_of_pool)
-    assert source.asked == 1 + 2
+    assert len(batches) == training.steps == 4 * sum(training.steps_of_pool)
+    assert source.asked == 1 + 4
     rest = list(training.batches(3))
     assert len(rest) == training.steps - 3
     for (_, left), (_, right) in zip(batches[3:], rest, strict=True):
@@ -78,7 +84,7 @@ def test_a_source_that_is_read_pool_by_pool_is_asked_again_every_epoch() -> None
 def test_a_training_that_broke_off_goes_on_to_the_same_model(
     tmp_path: Path, trained: tuple[TrainedModel, list[Progress]]
 ) -> None:
-    config, file = replace(TRAINING, epochs=4), tmp_path / "checkpoint.npz"
+    config, file = TRAINING, tmp_path / "checkpoint.npz"
 
     def stop(progress: Progress) -> None:
         if progress.step == 10 and not np.isnan(progress.recall):
@@ -107,7 +113,7 @@ def test_a_checkpoint_of_another_training_is_refused(
     file = tmp_path / "checkpoint.npz"
     given = {"inputs": inputs(), "config": TRAINING, "model": MODEL, "seed": 5}
     first = Training(given["inputs"], given["config"], given["model"], given["seed"])  # type: ignore[arg-type]
-    first._keep(first._begin(first._optimiser(), None), file)
+    first.keep(begun(first), file)
     given |= changes
     other = Training(given["inputs"], given["config"], given["model"], given["seed"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
@@ -118,13 +124,13 @@ def test_a_checkpoint_of_another_training_is_refused(
 def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "checkpoint.npz"
     training = Training(inputs(), TRAINING, MODEL, 5)
-    training._keep(training._begin(training._optimiser(), None), file)
+    training.keep(begun(training), file)
     arrays, head = checkpoints.read_checkpoint(file)
     if damage == "truncated":
         file.write_bytes(file.read_bytes()[:1000])
         message = "is truncated or no checkpoint"
     elif damage == "foreign":
-        np.savez(file.open("wb"), weights=np.zeros(3))
+        np.savez(file, weights=np.zeros(3))
         message = "is truncated or no checkpoint"
     elif damage == "another schema":
         file.write_bytes(file.read_bytes().replace(b'"schema": 1', b'"schema": 7'))
@@ -159,8 +165,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.npz"
     training = Training(inputs(), TRAINING, MODEL, 5)
-    state = training._begin(training._optimiser(), None)
-    training._keep(state, file)
+    training.keep(begun(training), file)
     before = file.read_bytes()
     broken = Training(inputs(), TRAINING, MODEL, 5)
     broken.world.items.content[7] = np.nan
@@ -191,7 +196,7 @@ def test_a_warm_start_takes_over_what_both_know(
     before = trained[0]
     more = catalogue(66)
     training = Training(inputs(items=more, warm_start=before), TRAINING, MODEL, 9)
-    params = training._begin(training._optimiser(), None).params
+    params = begun(training).params
     assert (params["item_id"][:60] == before.params["item_id"]).all()
     assert np.asarray(params["item_id"])[60:].any()
     assert (params["head_in"] == before.params["head_in"]).all()
