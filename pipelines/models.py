@@ -147,8 +147,8 @@ def model_for(
         raise ValueError(f"there is no model {number}, only: {known}; correct retrieval.model")
     if named.learners != learners:
         raise ValueError(
-            f"{named} learned from {named.learners}, this night needs one of {learners}: nothing may "
-            "leak between isolated arms; train one for them, or set learning to shared"
+            f"{named} learned from {named.learners}, this night needs one of {learners}: nothing "
+            "may leak between isolated arms; train one for them, or set learning to shared"
         )
     if named.cutoff > cutoff:
         raise ValueError(
