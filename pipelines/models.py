@@ -19,7 +19,8 @@ from typing import Any
 from pipelines.folders import Folder, folder_from, store_folder
 from pipelines.manifests import FORMAT, check_format, reading, to_json
 from pipelines.plan import date_of
-from pipelines.storage import create_exclusive, exists, join, list_names, read_bytes, unique_name
+from pipelines.storage import create_exclusive, join, list_names, read_bytes, unique_name
+from retrieval.histories import HistoryConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ModelRecord:
         embedding_version: Of the items' vectors it was trained on.
         embedding_width: Their width.
         catalogue: Digest of the ITEMS it was trained on.
-        config: The options it was trained with.
+        histories: How much of a user's past it reads.
+        config: The other options it was trained with.
         code: Version and digest of the code that trained it.
         report: What training measured.
     """
@@ -65,6 +67,7 @@ class ModelRecord:
     embedding_version: str
     embedding_width: int
     catalogue: str
+    histories: HistoryConfig
     config: Mapping[str, Any]
     code: str
     report: Mapping[str, Any]
@@ -82,21 +85,6 @@ class NoModel(ValueError):
 def models(root: str) -> list[ModelRecord]:
     """Every model of the warehouse, oldest first."""
     return [_read(path) for path in _records(root)]
-
-
-def model(root: str, number: int) -> ModelRecord:
-    """The model of that number.
-
-    Raises:
-        ValueError: There is none, or its record is damaged.
-    """
-    path = join(root, "models", _name(number))
-    if not exists(path):
-        known = ", ".join(str(_number(p)) for p in _records(root)) or "none"
-        raise ValueError(
-            f"{root} has no model {number}, there are: {known}; correct retrieval.model"
-        )
-    return _read(path)
 
 
 def add_model(root: str, source: Path, draft: ModelRecord) -> ModelRecord:
@@ -170,6 +158,7 @@ def _read(path: str) -> ModelRecord:
         raw["folder"] = folder_from(raw["folder"])
         raw["date"] = dt.date.fromisoformat(raw["date"])
         raw["learners"] = Learners(**raw["learners"])
+        raw["histories"] = HistoryConfig(**raw["histories"])
         return ModelRecord(**raw)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from profiling.actions import Actions
 from profiling.items import Items
 from profiling.schema import TIMESTAMP, IntArray, ints
-from retrieval.histories import build_histories
+from retrieval.histories import HistoryConfig, build_histories
 from retrieval.index import Lists, Vectors
 from retrieval.model import RetrievalModel
 
@@ -115,6 +115,7 @@ def encode_users(
     profiles: pa.Table,
     user_ids: pa.Array[pa.Int64Scalar],
     actions: Actions,
+    config: HistoryConfig,
     *,
     cutoff: int,
 ) -> pa.Table:
@@ -129,11 +130,12 @@ def encode_users(
         profiles: PROFILES of these users.
         user_ids: Distinct.
         actions: The configured ones.
+        config: How much of a past the model was trained to read.
         cutoff: Of the night, microseconds.
     """
     cutoffs = pa.array(np.full(len(user_ids), cutoff)).cast(TIMESTAMP)
     wanted = pa.table({"user_id": user_ids, "cutoff": cutoffs})
-    histories = build_histories(history, profiles, wanted, actions, model.history_config)
+    histories = build_histories(history, profiles, wanted, actions, config)
     encoded = model.encode_histories(histories)
     offsets = np.arange(len(encoded) + 1, dtype=np.int32) * model.history_width
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(encoded.ravel()))
