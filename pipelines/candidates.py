@@ -60,7 +60,8 @@ def encode_bucket(bucket: Bucket, queries: pa.Table, plan: NightPlan, arm: ArmSe
     )
     users = pc.unique(queries["user_id"])
     history, profiles = (table_of(bucket, name) for name in ("HISTORY", "PROFILES"))
-    encoded = encode_users(model, history, profiles, users, plan.config.actions, cutoff=plan.cutoff)
+    actions, reads = plan.config.actions, arm.model.histories
+    encoded = encode_users(model, history, profiles, users, actions, reads, cutoff=plan.cutoff)
     return ENCODINGS.build(
         {
             "run_date": pa.repeat(pa.scalar(plan.date), encoded.num_rows),
