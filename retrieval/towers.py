@@ -128,7 +128,8 @@ def shapes(
         "item_id": (items, e),
         "item_content": (content, e),
         "item_bias": (items,),
-        "prior_weights": (len(config.prior_days),),
+        "prior_weights": (len(config.prior_days) + 1,),
+        "early_bias": (items,),
         "topic_id": (topics, e),
         "topic_content": (content, e),
         "topic_out": (e, e),
@@ -174,6 +175,7 @@ def initial_params(
     params["context_linear"][:e] += np.eye(e, config.hidden, dtype=np.float32)
     params["head_context"] += np.eye(config.hidden, e, dtype=np.float32)
     params["prior_weights"] += np.float32(1.0 / len(config.prior_days))
+    params["prior_weights"][-1] = 0
     return params
 
 

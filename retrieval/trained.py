@@ -144,7 +144,7 @@ def _check_shapes(config: ModelConfig, params: Arrays, own: Arrays, where: str) 
         raise ValueError(f"{where} lacks {', '.join(absent) or 'item_content'}: train again")
     n, t, c = len(own["item_ids"]), len(own["topic_ids"]), params["item_content"].shape[0]
     wanted = shapes(config, n, t, c)
-    wanted_own = {"topic_content": (t, c), "prior": (n, len(config.prior_days))}
+    wanted_own = {"topic_content": (t, c), "prior": (n, len(config.prior_days) + 1)}
     found = {name: a.shape for name, a in params.items()}
     found_own = {name: own[name].shape for name in wanted_own}
     for name, shape in (wanted | wanted_own).items():
