@@ -144,7 +144,11 @@ def open_model(
     items_files: tuple[StoredFile, ...],
     topics_files: tuple[StoredFile, ...],
 ) -> RetrievalModel:
-    """A model bound to the catalogue, memory-mapped, once a process."""
+    """A model bound to the catalogue, memory-mapped, once a process.
+
+    From then on a matrix product has one thread, as in `open_index`.
+    """
+    threadpool_limits(1, user_api="blas")
     items, topics = open_items(root, items_files), open_topics(root, topics_files)
     return RetrievalModel.load(open_folder(root, folder), items, topics)
 
