@@ -86,7 +86,7 @@ def test_the_candidates_are_those_of_the_pure_functions(served: tuple[Warehouse,
         record.histories, cutoff=manifest.cutoff,
     )  # fmt: skip
     stored = warehouse.read("ENCODINGS", manifest).sort_by("user_id")
-    assert stored.select(["user_id", "encoding"]).equals(encodings)
+    assert stored.select(["user_id", "encoding"]).to_pydict() == encodings.to_pydict()
     assert set(stored["model"].to_pylist()) == {1}
     found = retrieve_candidates(
         queries,
@@ -98,7 +98,7 @@ def test_the_candidates_are_those_of_the_pure_functions(served: tuple[Warehouse,
     )
     stored = warehouse.read("CANDIDATES", manifest)
     key = [(c, "ascending") for c in ("user_id", "draw_id", "item_id")]
-    assert stored.sort_by(key).equals(found.sort_by(key))
+    assert stored.sort_by(key).to_pydict() == found.sort_by(key).to_pydict()
 
 
 @pytest.mark.parametrize(
@@ -155,18 +155,22 @@ def test_a_night_that_broke_off_goes_on_and_another_model_serves_it_anew(
         patch.setattr("pipelines.night.draft_manifest", broken)
         with pytest.raises(OSError, match="gone"):
             run_night(warehouse, day(1), QUIET)
-    staged = next(Path(warehouse.root, "staged").iterdir())
-    before = {p.name: p.stat().st_mtime_ns for p in staged.iterdir()}
+    before = finished_jobs(warehouse)
     assert len(before) == 3
     add(warehouse, day(1), untrained(seed=5))
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.night.draft_manifest", broken)
         with pytest.raises(OSError, match="gone"):
             run_night(warehouse, day(1), QUIET)
-    after = {p.name: p.stat().st_mtime_ns for p in staged.iterdir()}
+    after = finished_jobs(warehouse)
     assert before.items() < after.items()
     assert len(after) == 4
     assert run_night(warehouse, day(1), QUIET).model == "2"
+
+
+def finished_jobs(warehouse: Warehouse) -> dict[str, int]:
+    (staged,) = Path(warehouse.root, "staged").iterdir()
+    return {p.name: p.stat().st_mtime_ns for p in staged.glob("*.json")}
 
 
 def damage(warehouse: Warehouse) -> None:
