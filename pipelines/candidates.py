@@ -52,4 +52,4 @@ def open_index(root: str, files: tuple[StoredFile, ...]) -> ExactIndex:
     that wait for each other on busy cores took four times as long.
     """
     threadpool_limits(1, user_api="blas")
-    return ExactIndex(open_items(root, files))
+    return ExactIndex.over(open_items(root, files))
