@@ -76,7 +76,7 @@ class Catalogue:
         rows = np.concatenate([recent, medoids], axis=1)
         present = rows >= 0
         weights = recency_weights(ages, importances, config, present)
-        content = np.einsum("blk,blc->bkc", weights, self.items.vectors[rows], optimize=True)
+        content = np.matmul(weights.swapaxes(1, 2), self.items.vectors[rows])
         counts = [present[:, : recent.shape[1]].sum(1), present[:, recent.shape[1] :].sum(1)]
         sizes = np.log1p(np.stack(counts, axis=1)).astype(np.float32)
         return HistoryRows(np.where(present, self.ids[rows], -1), content, weights, sizes)

@@ -11,21 +11,28 @@ dimension holds the popularity prior.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from profiling.items import Items
 from profiling.schema import IntArray
 from retrieval import towers
 from retrieval.index import Lists
-from retrieval.inputs import Catalogue, padded_topics, places_of, topic_content
-from retrieval.towers import ContextRows, Floats, HistoryRows, ItemRows, ModelConfig
+from retrieval.inputs import Catalogue, lists_of, padded_topics, places_of, topic_content
+from retrieval.towers import ContextRows, Floats, ItemRows, ModelConfig
 from retrieval.trained import TrainedModel
 
-_BLOCK = 8192  # rows that are encoded at a time
+_BLOCK = 8192  # items that are encoded at a time
+_ROWS = 256  # histories or queries in a block, always
+_LENGTHS = (4, 16, 64, 256, 1024)  # that padded lists have: a list has the least that holds it
 _MAX_CONDITION = 64  # topics of a condition read, the surest first
+_STEPS = np.float32(1 << 20)  # encodings are multiples of 1 / _STEPS
 
 
 class RetrievalModel:
@@ -48,7 +55,6 @@ class RetrievalModel:
         self.trained, self.items = trained, items
         self.topic_ids, self._topic_table = _topic_table(trained, topics)
         self._catalogue = Catalogue.of(items, trained.item_ids, self.topic_ids)
-        self._scale = self._largest_item()
 
     @classmethod
     def load(
@@ -89,17 +95,28 @@ class RetrievalModel:
         """
         _check_items(self.trained, items)
         catalogue = Catalogue.of(items, self.trained.item_ids, self.topic_ids)
-        rows = self._raw_items(catalogue) / np.float32(self._scale)
+        rows = self._raw_items(catalogue) / np.float32(self._largest_item)
         norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
         return (rows / np.maximum(norms, 1.0)[:, None]).astype(np.float32)
 
     def encode_histories(self, histories: pa.Table) -> Floats:
-        """(m, h) float32 of HISTORIES, in their order; knows no condition, can be stored."""
+        """(m, h) float32 of HISTORIES, in their order; knows no condition, can be stored.
+
+        A row has the same bits whatever else is in the table: see `_blocks`.
+        """
         encoded = np.empty((histories.num_rows, self.history_width), np.float32)
-        for start in range(0, histories.num_rows, _BLOCK):
-            part = histories.slice(start, _BLOCK)
-            rows: HistoryRows = self._catalogue.history_rows(part, self.config)
-            encoded[start : start + _BLOCK] = towers.encode_histories(np, self.trained.params, rows)
+        recent, ages, medoids, importances = self._catalogue.history_parts(histories)
+        lengths = [_least_length(lists_of(histories, c)) for c in ("item_ids", "cluster_item_ids")]
+        for (long, wide), kept, rows in _blocks(np.stack(lengths, axis=1)):
+            read = self._catalogue.pooled(
+                _of_length(recent[rows], long, -1),
+                _of_length(ages[rows], long, 0),
+                _of_length(medoids[rows], wide, -1),
+                _of_length(importances[rows], wide, 0),
+                self.config,
+            )
+            found = towers.encode_histories(np, self.trained.params, read)
+            encoded[kept] = _rounded(found)[: len(kept)]
         return encoded
 
     def encode_queries(
@@ -127,12 +144,13 @@ class RetrievalModel:
         if not self.config.query_item:
             query_rows = np.full(len(query_rows), -1, np.int64)
         encoded = np.empty((len(encodings), self.width), np.float32)
-        for start in range(0, len(encodings), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            rows: ContextRows = self._catalogue.context_rows(
-                topics[block], sure[block], query_rows[block]
+        for (long,), kept, rows in _blocks(_least_length(conditions)[:, None]):
+            read: ContextRows = self._catalogue.context_rows(
+                _of_length(topics[rows], long, -1),
+                _of_length(sure[rows], long, 0),
+                query_rows[rows],
             )
-            encoded[block] = self._queries(encodings[block], rows)
+            encoded[kept] = _rounded(self._queries(encodings[rows], read))[: len(kept)]
         return encoded
 
     def _queries(self, encodings: Floats, rows: ContextRows) -> Floats:
@@ -160,9 +178,46 @@ class RetrievalModel:
             encoded[block, -1] = self.config.temperature * bias
         return encoded.astype(np.float32)
 
+    @cached_property
     def _largest_item(self) -> float:
         rows = self._raw_items(self._catalogue)
         return max(1.0, float(np.linalg.norm(rows, axis=1).max(initial=0.0)))
+
+
+def _least_length(lists: Lists) -> IntArray:
+    """(n,) the least of `_LENGTHS` that holds each list; the greatest for longer ones."""
+    places = np.searchsorted(_LENGTHS, np.diff(lists.offsets))
+    return np.array(_LENGTHS)[np.minimum(places, len(_LENGTHS) - 1)]
+
+
+def _blocks(lengths: IntArray) -> Iterator[tuple[list[int], IntArray, IntArray]]:
+    """Rows of equal padded lengths in blocks of `_ROWS`, the last one filled up.
+
+    The last bits of a float32 matrix product differ with its shape. Here the shape that a row is
+    computed in depends on the row alone, so that its bits, rounded, do not depend on who else is
+    asked for.
+
+    Args:
+        lengths: (n, k) int64 padded lengths of each row's k lists.
+
+    Yields:
+        The lengths, the block's rows, and the same filled up to `_ROWS` with one of them.
+    """
+    for some in np.unique(lengths, axis=0):
+        rows = np.flatnonzero((lengths == some).all(axis=1))
+        for start in range(0, len(rows), _ROWS):
+            kept = rows[start : start + _ROWS]
+            yield some.tolist(), kept, np.r_[kept, np.repeat(kept[0], _ROWS - len(kept))]
+
+
+def _of_length(padded: npt.NDArray[Any], length: int, fill: int) -> npt.NDArray[Any]:
+    """(n, length): columns cut off or added; those cut off hold `fill`."""
+    missing = max(0, length - padded.shape[1])
+    return np.pad(padded[:, :length], ((0, 0), (0, missing)), constant_values=fill)
+
+
+def _rounded(rows: Floats) -> Floats:
+    return np.rint(rows * _STEPS) / _STEPS
 
 
 def _topic_table(trained: TrainedModel, topics: pa.Table | None) -> tuple[IntArray, Floats]:

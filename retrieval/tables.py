@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from profiling.schema import TIMESTAMP, Column, TableSchema
-from profiling.tables import F32, F64, I16, I32, I64, TEXT
+from profiling.tables import F32, F64, I16, I32, I64, TEXT, VECTOR
 from selection.tables import DATE
 
 DRAW_LIST = pa.list_(pa.struct([("draw_id", I64), ("rank", I32), ("score", F32)]))
@@ -21,9 +21,21 @@ CANDIDATES = TableSchema(
         Column("user_id", I64, "for whom"),
         Column("surface", TEXT, "where"),
         Column("slot", I16, "slot of the draw", low=0),
-        Column("score", F32, "cosine to the query, rounded before ordering"),
+        Column("score", F32, "inner product with the query, rounded before ordering"),
         Column("rank", I32, "place in the draw's list, from 0", low=0),
         Column("condition_matched", pa.bool_(), "whether it carries a topic of the condition"),
+    ),
+)
+
+ENCODINGS = TableSchema(
+    "ENCODINGS",
+    1,
+    ("run_date", "user_id"),
+    (
+        Column("run_date", DATE, "the night that made it"),
+        Column("user_id", I64, "whose history"),
+        Column("model", I64, "number of the model that read it", low=1),
+        Column("encoding", VECTOR, "what a request needs of the history; any condition joins it"),
     ),
 )
 

@@ -203,7 +203,7 @@ def encode_histories(xp: Any, params: Params, rows: HistoryRows) -> Any:
     Stored per user; it knows nothing of the condition.
     """
     looked_up = _looked_up(xp, params["past_id"], rows.ids)
-    pooled = xp.einsum("blk,ble->bke", rows.weights, looked_up)
+    pooled = xp.matmul(xp.swapaxes(rows.weights, 1, 2), looked_up)
     pooled = pooled + rows.content @ params["past_content"]
     flat = xp.concatenate([pooled.reshape(pooled.shape[0], -1), rows.sizes], axis=1)
     return _block(xp, params, "history", flat)
