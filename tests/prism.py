@@ -42,5 +42,9 @@ def build_prism() -> Path:
 
 
 def prism_options() -> tuple[str, ...]:
-    """What `queryloop night` is to be told."""
-    return ("--runner=PrismRunner", f"--prism_location={build_prism()}")
+    """What `queryloop night` is to be told.
+
+    Beam keeps one Prism a process, the one of whoever asked first: DirectRunner asks for another.
+    """
+    own = "--experiments=disable_prism_server_singleton"
+    return ("--runner=PrismRunner", f"--prism_location={build_prism()}", own)
