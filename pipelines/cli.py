@@ -20,8 +20,10 @@ from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.plan import date_of
+from pipelines.spacing_file import render_spacing
 from pipelines.summary import show_night
 from pipelines.warehouse import Warehouse
+from retrieval.spacing import Spacing
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -54,8 +56,13 @@ def init(
     warehouse: Annotated[str, typer.Argument(help="directory to make")],
     buckets: Annotated[int, typer.Option(help="user buckets, a power of two")] = 16,
 ) -> None:
-    """Make a warehouse with a commented queryloop.yaml."""
-    made = Warehouse.create(warehouse, render_config(NightConfig()), buckets=buckets)
+    """Make a warehouse with a commented queryloop.yaml and spacing.yaml."""
+    made = Warehouse.create(
+        warehouse,
+        render_config(NightConfig()),
+        buckets=buckets,
+        spacing_text=render_spacing(Spacing()),
+    )
     print(f"made {made.root}; look at {made.config_path}, then `queryloop import`")
 
 

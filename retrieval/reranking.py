@@ -203,7 +203,7 @@ def _best(candidates: Any, options: Any, space: Any, decided: Any) -> Any:
         if worth > best_worth or (worth == best_worth and j < best):
             best, best_worth, to_beat = j, worth, (worth - 1.0) / STEPS
         if demotion > 0.0:
-            _note_rivals(j, gained, demotion, own, n_own, now, cap, rivals, worths)
+            _note_rivals(j, gained, demotion, (own, n_own, now, cap), (rivals, worths))
     for i in range(n_own[best]):  # where its own class is left out, it gains as well
         k = own[best, i]
         decided[k] = rivals[k] >= 0 and rivals[k] != best
@@ -222,18 +222,10 @@ def _demotion(j: Any, own: Any, n_own: Any, now: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _note_rivals(
-    j: Any,
-    gained: Any,
-    demotion: Any,
-    own: Any,
-    n_own: Any,
-    now: Any,
-    cap: Any,
-    rivals: Any,
-    worths: Any,
-) -> Any:
+def _note_rivals(j: Any, gained: Any, demotion: Any, classes: Any, found: Any) -> Any:
     """Of every class, its member of greatest utility where the class were left out."""
+    own, n_own, now, cap = classes
+    rivals, worths = found
     for i in range(n_own[j]):
         k = own[j, i]
         if now[k] > 0.0:

@@ -38,7 +38,8 @@ class Source:
         given = [bool(self.label), self.topic is not None, bool(self.column)]
         if sum(given) != 1:
             raise ValueError(
-                f"label, topic, column: give exactly one of the three, got {sum(given)}"
+                f"label (or topic, or column) must be given, exactly one of the three, got "
+                f"{sum(given)}"
             )
         if self.threshold == 0.0:
             raise ValueError("threshold must be above 0, got 0: every item would be a member")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -85,6 +85,11 @@ class FeedSpacing:
     vectors: Vectors
     members: BoolArray
     segments: Mapping[str, IntArray]
+
+    def without_classes(self) -> FeedSpacing:
+        """The same diversity alone: what feeds would be without spacing."""
+        kept = np.zeros((len(self.members), 0), bool)
+        return replace(self, config=replace(self.config, classes=()), members=kept)
 
     def terms(self, feeds: pa.Table) -> tuple[SpectrumTerm | SpacingTerm, ...]:
         """The terms of the utility for these feeds: serve_date, user_id, surface and arm."""
