@@ -20,6 +20,7 @@ from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.plan import date_of
+from pipelines.spacing_commands import explain_feed, spacing_app
 from pipelines.spacing_file import render_spacing
 from pipelines.summary import show_night
 from pipelines.warehouse import Warehouse
@@ -35,6 +36,8 @@ app = typer.Typer(
 )
 importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
 app.add_typer(importing, name="import")
+app.add_typer(spacing_app, name="spacing")
+app.command("explain-feed")(explain_feed)
 
 WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.manifests import Manifest
+from pipelines.spacing_books import spacing_report
 from pipelines.warehouse import Warehouse
 
 STEPS = (
@@ -38,6 +39,8 @@ def show_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> No
         table.add_row(step, f"{rows['in']:,}", source, f"{rows['out']:,}", target, f"{seconds:.2f}")
     console.print(table)
     console.print(account(manifest), highlight=False)
+    for line in spacing_report(warehouse, manifest):
+        console.print(line, highlight=False, markup=False)
 
 
 def account(manifest: Manifest) -> str:

@@ -133,6 +133,12 @@ def _order(
     return order_spaced(pool, size, ours, cap, spacing.norms)
 
 
+def pool_of(candidates: pa.Table, queries: pa.Table, items: Items, config: FeedConfig) -> Pool:
+    """What the feeds of these candidates are chosen from."""
+    queries = sort_rows(queries, (*_FEED_KEY, "slot"))
+    return _pool_of(_merge_draws(candidates, queries, items), queries, items, config)[0]
+
+
 def config_version(config: FeedConfig, terms: Sequence[Any]) -> str:
     """12 hexadecimal digits that change with any option of the config or of a term."""
     return f"{int(text_hash(repr((config, tuple(terms))))):016x}"[:12]
