@@ -51,7 +51,9 @@ class ItemLabels:
         bad = np.flatnonzero(~((scores >= 0) & (scores <= 1)))
         if len(bad):
             raise ValueError(
-                _out_of_range(items.ids[rows[bad[0]]], f"label {names[bad[0]]!r}", scores[bad[0]])
+                _out_of_range(
+                    items.ids[rows[bad[0]]], f"label {str(names[bad[0]])!r}", scores[bad[0]]
+                )
             )
         return cls(rows, names, scores)
 
