@@ -91,7 +91,7 @@ def check_spacing(text: str, where: str, known: Known, *, page: int = PAGE) -> l
     total, together = joint_demotion(spacing)
     if total > spacing.joint_cap:
         found.append(
-            f"{locate('joint_cap')}: {', '.join(together)} can take {total:.3g} off one item, more "
+            f"{locate('classes')}: {', '.join(together)} can take {total:.3g} off one item, more "
             f"than the cap of {spacing.joint_cap:g}: their penalties are then scaled down. Lower "
             "their weights, or raise joint_cap"
         )

@@ -36,12 +36,15 @@ def load_options(type_: type[T], text: str, where: str) -> tuple[T, Locate]:
     Raises:
         ConfigError: With one line a problem.
     """
+    node = None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         raw = yaml.safe_load(text) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-02-31
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else _unreadable(node)
         problem = " ".join(str(error).split())
-        raise ConfigError(f"{where} is no YAML: {problem}; correct it") from error
+        raise ConfigError(f"{where}:{line}: is no YAML: {problem}; correct it") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}:1: must be `option: value` lines, got {raw!r}")
     problems = [
@@ -92,6 +95,22 @@ def _line(node: yaml.Node | None, path: list[str]) -> int:
             node = node.value[int(step)]
             line = node.start_mark.line + 1
     return line
+
+
+def _unreadable(node: yaml.Node | None) -> int:
+    """The line of the first scalar that looks like a date and is none."""
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            yaml.safe_load(node.value)
+        except ValueError:
+            return int(node.start_mark.line) + 1
+        except yaml.YAMLError:
+            pass
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in child if isinstance(child, tuple) else (child,):
+            if line := _unreadable(part):
+                return line
+    return 0
 
 
 def _twice(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -6,6 +6,9 @@ vector, and `|v_j|^2 = |x_j|^2 - sum over active bases of <x_j, b>^2 / |b|^2`. A
 utility is at most its relevance plus what its norm, less the parts already known, can still give;
 candidates are looked at by falling relevance until no later one can win, and what a candidate has
 missed of bases that left the window it never needs.
+
+What the inner loop calls is inlined by force and takes arrays one by one: handing them over in a
+call, or in a tuple that counts references, took ten times the inner product itself.
 """
 
 from __future__ import annotations
@@ -116,12 +119,14 @@ def _place_feeds(candidates: Any, items: Any, options: Any, lengths: Any, out: A
     d, c = vectors.shape[1], members.shape[1]
     near, squares = np.empty((most, d), np.float32), np.empty(most)
     own, n_own = np.empty((most, c), np.int64), np.empty(most, np.int64)
-    known, bases, base_norms = np.empty((most, window)), np.empty((window, d)), np.empty(window)
+    bases, base_norms = np.empty((window, d)), np.empty(window)
     done = 0
     for feed in range(len(lengths)):
         first, n = bounds[feed], bounds[feed + 1] - bounds[feed]
+        # by falling relevance, the order in which they are looked at
+        order = np.argsort(-relevance[first : first + n], kind="mergesort")
         for i in range(n):
-            row = rows[first + i]
+            row = rows[first + order[i]]
             near[i], squares[i] = vectors[row], norms[row]
             n_own[i] = 0
             for k in range(c):
@@ -130,90 +135,103 @@ def _place_feeds(candidates: Any, items: Any, options: Any, lengths: Any, out: A
                     n_own[i] += 1
         end = done + lengths[feed]
         _place_one(
-            (relevance[first : first + n], near[:n], squares[:n], own[:n], n_own[:n]),
-            np.maximum(tail[feed] - first, -1),
+            (relevance[first + order], near[:n], squares[:n], own[:n], n_own[:n], order),
+            tail[feed] - first,
             (weights, *options),
-            (known[:n], bases, base_norms),
+            (bases, base_norms),
             (chosen[done:end], diversity[done:end], penalties[done:end], decided[done:end]),
         )
-        chosen[done:end] += first
+        chosen[done:end] = first + order[chosen[done:end]]
         done = end
 
 
 @njit(cache=True, nogil=True)
 def _place_one(candidates: Any, tail: Any, options: Any, space: Any, out: Any) -> Any:
     """One feed: `tail` first, then the greatest utility at every position."""
-    relevance, near, squares, own, n_own = candidates
+    _, near, squares, own, n_own, names = candidates
     weights, cap, gamma, _, fades = options
     chosen, diversity, penalties, decided = out
     n, c = own.shape
-    order = np.argsort(-relevance, kind="mergesort")
-    seen, hits = np.zeros(n, np.int64), np.zeros((weights.shape[1], c), np.bool_)
-    now, reach = np.zeros(c), np.sqrt(squares.max())
-    volume, placed = 0.0, 0
+    left = np.arange(n)
+    hits, now = np.zeros((weights.shape[1], c), np.bool_), np.zeros(c)
+    known = np.zeros((len(space[1]), n if gamma > 0.0 else 0))
+    span = (squares.copy(), np.zeros(n, np.int64), known, *space)
+    reach, volume, placed, hint = np.sqrt(squares.max()), 0.0, 0, np.int64(-1)
     for step in range(len(tail) + len(chosen)):
-        position = step - len(tail)
+        position, newest = step - len(tail), (placed - 1) % len(space[1])
         if position < 0:
-            j = tail[step]
-            if j < 0:
+            if tail[step] < 0:
                 continue
+            j = np.flatnonzero(names == tail[step])[0]
         else:
             _weigh(now, hits, placed, weights)
-            j = _best(
-                (order[: n - placed], *candidates),
-                (now, cap, volume, volume * reach, placed),
-                (seen, *space),
-                decided[position],
-            )
-        square = _residual(_square_left(j, placed, near, squares[j], -np.inf, (seen, *space)))
+            state = (now, cap, volume, volume * reach, placed, newest)
+            j, hint = _best(left[: n - placed], hint, candidates, state, span, decided[position])
+        square = _residual(_left(j, placed, newest, near, -np.inf, *span)) if gamma > 0.0 else 0.0
         if position >= 0:
             chosen[position], diversity[position] = j, volume * np.sqrt(square)
             _enter(penalties[position], now, own[j, : n_own[j]], cap)
         if gamma > 0.0:
-            _add_base(placed, near, j, square, space)
+            _add_base(placed, near, j, square, span)
             before = gamma if placed == 0 else volume
             volume = before * np.sqrt(square) if fades else gamma
         hits[placed % len(hits)] = False
         for k in own[j, : n_own[j]]:
             hits[placed % len(hits), k] = True
-        _drop(order, n - placed, j)
+        _drop(left, n - placed, j)
         placed += 1
 
 
 @njit(cache=True, nogil=True)
-def _best(candidates: Any, options: Any, space: Any, decided: Any) -> Any:
-    """The candidate of greatest utility; `decided` is set for every class that made it so."""
-    order, relevance, near, squares, own, n_own = candidates
-    now, cap, volume, reach, placed = options
-    best, best_worth, to_beat = np.int64(-1), -np.inf, -np.inf
+def _best(remaining: Any, hint: Any, candidates: Any, state: Any, span: Any, decided: Any) -> Any:
+    """The candidate of greatest utility, and one nearly as good to begin with the next time.
+
+    `decided` is set for every class without which another candidate were the best. A good first
+    guess rules out most others by what is known of them already.
+    """
+    relevance, near, _, own, n_own, names = candidates
+    now, cap, volume, reach, placed, newest = state
+    left, seen, known, bases, norms = span
+    best, best_worth, to_beat, second = np.int64(-1), -np.inf, -np.inf, np.int64(-1)
     rivals, worths = np.full(len(now), -1, np.int64), np.full(len(now), -np.inf)
-    for j in order:
-        if relevance[j] + reach < to_beat:
+    for i in range(-1, len(remaining)):
+        j = remaining[i] if i >= 0 else hint
+        if j < 0 or (i >= 0 and j == hint):
+            continue
+        if i >= 0 and relevance[j] + reach < to_beat:
             break
-        square = squares[j]
+        gained = relevance[j]
         if volume > 0.0:
             missing = (to_beat - relevance[j]) / volume
             enough = missing * missing if missing > 0.0 else -np.inf
-            square = _square_left(j, placed, near, square, enough, space)
+            square = _left(j, placed, newest, near, enough, left, seen, known, bases, norms)
             if square < enough:
                 continue
-        gained = relevance[j] + volume * np.sqrt(_residual(square))
+            gained += volume * np.sqrt(_residual(square))
         demotion = _demotion(j, own, n_own, now)
         worth = _steps(gained - min(demotion, cap))
-        if worth > best_worth or (worth == best_worth and j < best):
-            best, best_worth, to_beat = j, worth, (worth - 1.0) / STEPS
+        if worth > best_worth or (worth == best_worth and names[j] < names[best]):
+            second, best, best_worth, to_beat = best, j, worth, (worth - 1.0) / STEPS
         if demotion > 0.0:
-            _note_rivals(j, gained, demotion, (own, n_own, now, cap), (rivals, worths))
-    for i in range(n_own[best]):  # where its own class is left out, it gains as well
-        k = own[best, i]
-        decided[k] = rivals[k] >= 0 and rivals[k] != best
-        rivals[k] = -1
-    for k in np.flatnonzero(rivals >= 0):
-        decided[k] = worths[k] > best_worth or (worths[k] == best_worth and rivals[k] < best)
-    return best
+            _note_rivals(j, gained, demotion, own, n_own, now, cap, rivals, worths, names)
+    _decide(decided, best, best_worth, own[best, : n_own[best]], (rivals, worths, names))
+    return best, second
 
 
 @njit(cache=True, nogil=True)
+def _decide(decided: Any, best: Any, best_worth: Any, classes: Any, found: Any) -> Any:
+    """(c,) whether the best rival of a class beats the chosen one where the class is left out."""
+    rivals, worths, names = found
+    for k in classes:  # the chosen one gains as well
+        decided[k] = rivals[k] >= 0 and rivals[k] != best
+        rivals[k] = -1
+    for k in range(len(rivals)):
+        if rivals[k] >= 0:
+            earlier = names[rivals[k]] < names[best]
+            decided[k] = worths[k] > best_worth or (worths[k] == best_worth and earlier)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
 def _demotion(j: Any, own: Any, n_own: Any, now: Any) -> Any:
     total = 0.0
     for i in range(n_own[j]):
@@ -221,51 +239,52 @@ def _demotion(j: Any, own: Any, n_own: Any, now: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
-def _note_rivals(j: Any, gained: Any, demotion: Any, classes: Any, found: Any) -> Any:
+@njit(cache=True, nogil=True, forceinline=True)
+def _note_rivals(  # noqa: PLR0913
+    j: Any, gained: Any, demotion: Any, own: Any, n_own: Any, now: Any, cap: Any,
+    rivals: Any, worths: Any, names: Any,
+) -> Any:  # fmt: skip
     """Of every class, its member of greatest utility where the class were left out."""
-    own, n_own, now, cap = classes
-    rivals, worths = found
     for i in range(n_own[j]):
         k = own[j, i]
         if now[k] > 0.0:
             freed = _steps(gained - min(demotion - now[k], cap))
-            if freed > worths[k] or (freed == worths[k] and j < rivals[k]):
+            if freed > worths[k] or (freed == worths[k] and names[j] < names[rivals[k]]):
                 rivals[k], worths[k] = j, freed
 
 
-@njit(cache=True, nogil=True)
-def _square_left(j: Any, placed: Any, near: Any, square: Any, enough: Any, space: Any) -> Any:
-    """|v_j|^2: what is left of candidate j outside the bases of the window, oldest base first.
+@njit(cache=True, nogil=True, forceinline=True)
+def _left(  # noqa: PLR0913
+    j: Any, placed: Any, newest: Any, near: Any, enough: Any,
+    left: Any, seen: Any, known: Any, bases: Any, base_norms: Any,
+) -> Any:  # fmt: skip
+    """|v_j|^2: what is left of candidate j outside the bases of the window.
 
-    Where a part of the sum falls below `enough` already, that part: an upper bound.
+    Where what is known already brings it below `enough`: that, an upper bound.
     """
-    seen, known, bases, base_norms = space
-    window = known.shape[1]
-    first = max(placed - window, 0)
-    slot = first % window
-    for k in range(first, placed):
-        if k >= seen[j]:
-            if square < enough:
-                return square
-            known[j, slot] = _share(near, j, bases, base_norms, slot)
-            seen[j] = k + 1
-        square -= known[j, slot]
+    window, k = len(bases), max(placed - len(bases), seen[j])
+    slot = newest - (placed - 1 - k)  # no remainder: a division takes longer than the product
+    slot = slot if slot >= 0 else slot + window
+    while k < placed and left[j] >= enough:
+        known[slot, j] = _share(near, j, bases, base_norms, slot)
+        left[j] -= known[slot, j]
+        k += 1
         slot = slot + 1 if slot + 1 < window else 0
-    return square
+    seen[j] = k
+    return left[j]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _residual(square: Any) -> Any:
     return square if square > FLAT else 0.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _steps(utility: Any) -> Any:
     return np.floor(utility * STEPS + 0.5)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _share(near: Any, j: Any, bases: Any, base_norms: Any, slot: Any) -> Any:
     """The part of |near[j]|^2 that lies along the base."""
     if base_norms[slot] == 0.0:
@@ -274,7 +293,9 @@ def _share(near: Any, j: Any, bases: Any, base_norms: Any, slot: Any) -> Any:
     return product * product / base_norms[slot]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # lets the sum be vectorised
+@njit(
+    cache=True, nogil=True, forceinline=True, fastmath={"reassoc", "contract"}
+)  # lets the sum be vectorised
 def _product(vectors: Any, i: Any, bases: Any, slot: Any) -> Any:
     total = 0.0
     for k in range(bases.shape[1]):
@@ -283,16 +304,23 @@ def _product(vectors: Any, i: Any, bases: Any, slot: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _add_base(placed: Any, near: Any, j: Any, square: Any, space: Any) -> Any:
-    """What is new in the item just placed becomes the newest base, in the slot of the oldest."""
-    bases, base_norms = space[1], space[2]
+def _add_base(placed: Any, near: Any, j: Any, square: Any, span: Any) -> Any:
+    """What is new in the item just placed becomes the newest base, in the slot of the oldest.
+
+    What lay along the oldest is given back to every candidate that had lost it.
+    """
+    left, _, known, bases, base_norms = span
     window = len(bases)
+    width, slot = bases.shape[1], placed % window
     base = near[j].astype(np.float64)
-    for k in range(max(placed - window, 0), placed):
-        slot = k % window
-        if base_norms[slot] > 0.0:
-            base -= _product(near, j, bases, slot) / base_norms[slot] * bases[slot]
-    slot = placed % window
+    for other in range(min(placed, window)):
+        if base_norms[other] > 0.0:
+            along = _product(near, j, bases, other) / base_norms[other]
+            for i in range(width):  # a loop: array expressions would make a new array each
+                base[i] -= along * bases[other, i]
+    if placed >= window:
+        left += known[slot]
+        known[slot] = 0.0
     bases[slot] = base
     base_norms[slot] = _product(bases, slot, bases, slot) if square > 0.0 else 0.0
 
@@ -321,9 +349,7 @@ def _enter(ledger: Any, now: Any, classes: Any, cap: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _drop(order: Any, n: Any, j: Any) -> Any:
-    """Take candidate j out of the first n of `order`."""
-    i = 0
-    while order[i] != j:
-        i += 1
-    order[i : n - 1] = order[i + 1 : n].copy()
+def _drop(remaining: Any, n: Any, j: Any) -> Any:
+    """Take candidate j out of the first n, which ascend."""
+    for i in range(np.searchsorted(remaining[:n], j), n - 1):
+        remaining[i] = remaining[i + 1]
