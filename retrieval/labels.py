@@ -14,7 +14,7 @@ from profiling.items import Items
 from profiling.schema import FloatArray, IntArray, floats, ints
 from retrieval.diversity import Vectors, combine_embeddings
 from retrieval.spacing import Source, Spacing
-from retrieval.spacing_terms import FeedSpacing, stack_columns, topic_members
+from retrieval.spacing_terms import FeedSpacing, squared_lengths, stack_columns, topic_members
 from retrieval.utility import BoolArray
 
 
@@ -91,7 +91,8 @@ def feed_spacing(
     if segments is not None:
         names = np.asarray(segments["segment"].to_pylist(), str)
         users = {s: ints(segments, "user_id")[names == s] for s in np.unique(names).tolist()}
-    return FeedSpacing(config, vectors, stack_columns(columns, len(items.ids)), users)
+    members = stack_columns(columns, len(items.ids))
+    return FeedSpacing(config, vectors, squared_lengths(vectors), members, users)
 
 
 def members_of(

@@ -36,13 +36,12 @@ class SpacedPool:
 
     Attributes:
         bounds: (g + 1,) int64: feed f has candidates `bounds[f]:bounds[f + 1]`.
-        rows: (m,) int64 rows of `vectors`, `norms` and `members`.
+        rows: (m,) int64 rows of `vectors` and `norms`.
         relevance: (m,) float64.
         tail: (g, t) int64 candidates placed before the first position, oldest first; -1: none.
         vectors: (n, d) float32; d 0 without diversity.
         norms: (n,) float64 squared lengths.
-        members: (n, c) whether the item is of the spacing class.
-        active: (g, c) whether the class works in the feed.
+        marks: (m, c) whether the candidate is of the spacing class, and that works in its feed.
         weights: (c, w) float64: penalty by distance, from 1; 0 beyond a class's window.
         cap: The greatest sum of penalties; a larger one is scaled down to it.
         gamma: Weight of diversity.
@@ -56,8 +55,7 @@ class SpacedPool:
     tail: IntArray
     vectors: npt.NDArray[np.float32]
     norms: FloatArray
-    members: BoolArray
-    active: BoolArray
+    marks: BoolArray
     weights: FloatArray
     cap: float
     gamma: float
@@ -88,7 +86,7 @@ def place_spaced(pool: SpacedPool, size: int) -> Placed:
     """The first `size` places of every feed by utility, ties to the smaller candidate."""
     tails = (pool.tail >= 0).sum(axis=1)
     lengths = np.minimum(np.diff(pool.bounds) - tails, size)
-    total, classes = int(lengths.sum()), pool.members.shape[1]
+    total, classes = int(lengths.sum()), pool.marks.shape[1]
     placed = Placed(
         lengths=lengths,
         chosen=np.empty(total, np.int64),
@@ -97,8 +95,8 @@ def place_spaced(pool: SpacedPool, size: int) -> Placed:
         decided=np.zeros((total, classes), bool),
     )
     _place_feeds(
-        (pool.bounds, pool.rows, pool.relevance, pool.tail),
-        (pool.vectors, pool.norms, pool.members, pool.active, pool.weights),
+        (pool.bounds, pool.rows, pool.relevance, pool.marks, pool.tail),
+        (pool.vectors, pool.norms, pool.weights),
         (pool.cap, pool.gamma, pool.window, pool.fades),
         lengths,
         (placed.chosen, placed.diversity, placed.penalties, placed.decided),
@@ -109,14 +107,14 @@ def place_spaced(pool: SpacedPool, size: int) -> Placed:
 @njit(cache=True, nogil=True)
 def _place_feeds(candidates: Any, items: Any, options: Any, lengths: Any, out: Any) -> Any:
     """One feed after the other; the work space is made once."""
-    bounds, rows, relevance, tail = candidates
-    vectors, norms, members, active, weights = items
+    bounds, rows, relevance, marks, tail = candidates
+    vectors, norms, weights = items
     window = options[2]
     chosen, diversity, penalties, decided = out
     most = 1
     for feed in range(len(lengths)):
         most = max(most, bounds[feed + 1] - bounds[feed])
-    d, c = vectors.shape[1], members.shape[1]
+    d, c = vectors.shape[1], marks.shape[1]
     near, squares = np.empty((most, d), np.float32), np.empty(most)
     own, n_own = np.empty((most, c), np.int64), np.empty(most, np.int64)
     bases, base_norms = np.empty((window, d)), np.empty(window)
@@ -130,7 +128,7 @@ def _place_feeds(candidates: Any, items: Any, options: Any, lengths: Any, out: A
             near[i], squares[i] = vectors[row], norms[row]
             n_own[i] = 0
             for k in range(c):
-                if members[row, k] and active[feed, k]:
+                if marks[first + order[i], k]:
                     own[i, n_own[i]] = k
                     n_own[i] += 1
         end = done + lengths[feed]

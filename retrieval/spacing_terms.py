@@ -44,6 +44,12 @@ class SpacingTerm:
         """Start on a pool of which nothing is placed yet."""
         return RunningSpacing(self, pool)
 
+    def marks(self, pool: Pool) -> BoolArray:
+        """(m,) whether the candidate is of the class, and that works in its feed."""
+        active = np.repeat(self.active, np.diff(pool.bounds))
+        found: BoolArray = self.members[pool.item_rows] & active
+        return found
+
 
 class RunningSpacing:
     """`[i in c] sum_d lambda_c kernel_c(d) [item at t-d in c]`, summed anew at every position."""
@@ -51,7 +57,7 @@ class RunningSpacing:
     def __init__(self, term: SpacingTerm, pool: Pool) -> None:
         self._weights = term.spacing_class.weights
         self._feeds = np.repeat(np.arange(len(pool.bounds) - 1), np.diff(pool.bounds))
-        self._marks = term.members[pool.item_rows] & term.active[self._feeds]
+        self._marks = term.marks(pool)
         self._placed: list[list[bool]] = [[] for _ in range(len(pool.bounds) - 1)]
 
     def values(self) -> FloatArray:
@@ -77,12 +83,14 @@ class FeedSpacing:
         config: The data.
         vectors: (n, d) float32 by row of the catalogue, from `combine_embeddings`; d 0 without
             diversity. A row of NaN: the item has no such embedding.
+        norms: (n,) float64 squared lengths of the vectors.
         members: (n, c) by row of the catalogue and class of `config.works`.
         segments: Ids of the users of every segment.
     """
 
     config: Spacing
     vectors: Vectors
+    norms: FloatArray
     members: BoolArray
     segments: Mapping[str, IntArray]
 
@@ -126,11 +134,6 @@ class FeedSpacing:
         parts: tuple[Any, ...] = (*diversity, *config.works)
         return (*parts, config.joint_cap, config.tables) if parts else ()
 
-    @cached_property
-    def norms(self) -> FloatArray:
-        """(n,) float64 squared lengths of the vectors."""
-        return squared_lengths(self.vectors)
-
 
 def squared_lengths(vectors: Vectors) -> FloatArray:
     """(n,) float64 squared lengths of (n, d) float32 rows."""
@@ -168,8 +171,7 @@ def order_spaced(
         tail=np.zeros((g, 0), np.int64) if pool.tail is None else pool.tail,
         vectors=vectors,
         norms=norms,
-        members=stack_columns([t.members for t in classes], len(norms)),
-        active=stack_columns([t.active for t in classes], g),
+        marks=stack_columns([t.marks(pool) for t in classes], len(pool.item_rows)),
         weights=weight_table([t.spacing_class for t in classes]),
         cap=cap,
         gamma=spectrum.config.gamma if spectrum else 0.0,
