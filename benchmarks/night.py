@@ -1,13 +1,14 @@
 """What a night costs: the first one, the next one, and the rebuild of it, on a log of N users.
 
-    python benchmarks/night.py --users 100000 [1000000 ...] [--log DIR] [--work DIR] [--keep]
+    python benchmarks/night.py --users 100000 [1000000 ...] [--log DIR] [--work DIR] [--spacing]
 
 The log has the shape of a real one: 61 engagements per user on average over 90 days, tail to 500;
 200,000 items of width 64; 500 topics, Zipf 1, one or two per item; 5 % of users active on a day,
 20 impressions each, carrying the draw_ids of a QUERIES table published as night 0. It is written
 once below `--log` and used again. First night: all engagements and twenty days of impressions
 at once. Following night: one more day. Rebuild: steps 1 to 3 at the same cut-off, from raw events.
-Exactly 30 % of the users engaged within `serve_active_days`, and are served.
+Exactly 30 % of the users engaged within `serve_active_days`, and are served; with `--spacing` by
+feeds with diversity and five spacing classes, the most frequent topics.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ HISTORY_DAYS = 90
 N_ITEMS, WIDTH, N_TOPICS = 200_000, 64, 500
 ACTIVE, SHOWN, DRAWS = 0.05, 20, 3
 CONFIG = NightConfig(draw_days=HISTORY_DAYS + DAYS + 10)
+SPACING = "diversity: {gamma: 0.2, window: 12}\nclasses:\n" + "".join(
+    f"- {{id: topic_{k}, source: {{topic: {k}}}, window: 12, weight: 0.2}}\n" for k in range(5)
+)
 
 
 def first_night() -> dt.date:
@@ -275,11 +279,15 @@ def land_days(warehouse: Warehouse, log: Path, names: list[str]) -> None:
         land(warehouse, {kind: table}, source=name)
 
 
-def measure(users: int, log: Path, work: Path, run: RunOptions, cores: int) -> dict[str, float]:
+def measure(
+    users: int, log: Path, work: Path, run: RunOptions, cores: int, spacing_text: str
+) -> dict[str, float]:
     """All three nights of one size."""
     seconds: dict[str, float] = {}
     buckets = 1 << max(4, math.ceil(math.log2(users / 4000)))
-    warehouse = Warehouse.create(str(work / f"w{users}"), render_config(CONFIG), buckets=buckets)
+    warehouse = Warehouse.create(
+        str(work / f"w{users}"), render_config(CONFIG), buckets=buckets, spacing_text=spacing_text
+    )
     with timed("import", users, seconds):
         land(warehouse, {"ITEMS": pq.read_table(log / "items.parquet")}, source="items")
         publish_night_0(warehouse, users)
@@ -320,6 +328,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "night-log")
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--spacing", action="store_true", help="diversity and five classes on")
     asked = parser.parse_args()
     print(f"{os.cpu_count()} cores")
     mode = f"--direct_num_workers={asked.workers}", "--direct_running_mode=multi_threading"
@@ -331,7 +340,8 @@ def main() -> None:
             if not log.exists():
                 write_log(log, users, seed=11)
             work = asked.work or Path(tempfile.mkdtemp(prefix="night-bench-"))
-            results[users] = measure(users, log, work, run, asked.workers)
+            spacing_text = SPACING if asked.spacing else ""
+            results[users] = measure(users, log, work, run, asked.workers, spacing_text)
             shutil.rmtree(work)
     users, last = asked.users[-1], results[asked.users[-1]]
     first = {u: r["import"] + r["first night"] for u, r in results.items()}

@@ -300,6 +300,72 @@ COMMENT ON VIEW exposures_accounted IS 'every landed row of the log: counted (in
 COMMENT ON COLUMN exposures_accounted.waiting IS 'landed rows that no night has consumed yet';
 
 
+-- What spacing classes do: by night as the nights counted it, and by arm from the feeds themselves.
+
+CREATE OR REPLACE VIEW spacing_by_night AS
+WITH counted AS (
+    SELECT run_date, substr(step, 9) AS spacing_class, map(list(what), list(n)) AS n
+    FROM night_counts WHERE step LIKE 'spacing %' GROUP BY ALL),
+rates AS (
+    SELECT run_date, spacing_class,
+           n['labelled'] / nullif(n['candidates'], 0) AS label_rate,
+           n['placed_labelled_before'] / nullif(n['placed'], 0) AS exposure_without,
+           n['placed_labelled'] / nullif(n['placed'], 0) AS exposure,
+           n['adjacent_before'] AS neighbours_without, n['adjacent'] AS neighbours,
+           n['positions_lost'] AS positions_lost, n['decided'] AS decided,
+           n['demotion_milli'] / 1000 / nullif(n['placed'], 0) AS penalty_per_place,
+           n['placed'] AS places
+    FROM counted)
+SELECT *, avg(label_rate) OVER before AS trailing_rate,
+       label_rate / nullif(avg(label_rate) OVER before, 0) - 1 AS drift
+FROM rates
+WINDOW before AS (PARTITION BY spacing_class ORDER BY run_date
+                  ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING);
+COMMENT ON VIEW spacing_by_night IS 'what every spacing class did each night, against the same feeds without any class';
+COMMENT ON COLUMN spacing_by_night.label_rate IS 'share of the candidates that are of the class';
+COMMENT ON COLUMN spacing_by_night.exposure IS 'share of the places that hold a member';
+COMMENT ON COLUMN spacing_by_night.neighbours IS 'pairs of neighbours that are both of the class';
+COMMENT ON COLUMN spacing_by_night.positions_lost IS 'by its members together; one that fell off went to the end of the feed';
+COMMENT ON COLUMN spacing_by_night.decided IS 'places where another item would stand without the class';
+COMMENT ON COLUMN spacing_by_night.drift IS 'label_rate against its mean over up to seven nights before, less 1';
+
+CREATE OR REPLACE VIEW spacing_arms AS
+WITH listed AS (
+    SELECT f.run_date, f.user_id, f.surface, f.position, f.item_id, f.draw_id, f.relevance, q.arm,
+           f.spacing_classes, f.decided_by, unnest(f.penalties) AS p
+    FROM FEED AS f JOIN QUERIES AS q ON q.user_id = f.user_id AND q.draw_id = f.draw_id),
+places AS (
+    SELECT *, p.spacing_class AS spacing_class, p.penalty AS penalty,
+           list_contains(spacing_classes, p.spacing_class) AS member,
+           list_contains(decided_by, p.spacing_class) AS decided
+    FROM listed),
+pairs AS (
+    SELECT *, member AND coalesce(lag(member) OVER (
+               PARTITION BY run_date, user_id, surface, spacing_class ORDER BY position), false)
+           AS neighbour
+    FROM places),
+shown AS (
+    SELECT user_id, draw_id, item_id, count(DISTINCT impression_id) AS impressions,
+           sum(examination * credit) AS weight, sum(examination * credit * value) AS worth
+    FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL)
+SELECT x.run_date, x.surface, x.spacing_class, x.arm,
+       count(DISTINCT x.user_id) AS feeds, count(*) AS places,
+       avg(x.member::INTEGER) AS exposure, avg(x.neighbour::INTEGER) AS neighbours,
+       avg(x.decided::INTEGER) AS decided, avg(x.penalty) AS penalty_per_place,
+       avg(x.relevance) AS relevance, coalesce(sum(s.impressions), 0)::BIGINT AS impressions,
+       sum(s.worth) / nullif(sum(s.weight), 0) AS rate,
+       sum(s.worth) FILTER (x.member) / nullif(sum(s.weight) FILTER (x.member), 0) AS member_rate
+FROM pairs AS x
+LEFT JOIN shown AS s ON s.user_id = x.user_id AND s.draw_id = x.draw_id AND s.item_id = x.item_id
+GROUP BY ALL;
+COMMENT ON VIEW spacing_arms IS 'arms side by side, one row a night, surface, spacing class and arm: what the class did there, and what users did with those feeds';
+COMMENT ON COLUMN spacing_arms.exposure IS 'share of the places that hold a member, whether the class works in that arm or not';
+COMMENT ON COLUMN spacing_arms.neighbours IS 'share of the places whose item and the one before are both of the class';
+COMMENT ON COLUMN spacing_arms.decided IS 'share of the places where another item would stand without the class';
+COMMENT ON COLUMN spacing_arms.rate IS 'mean value of the closed impressions of these places so far';
+COMMENT ON COLUMN spacing_arms.member_rate IS 'of those that hold a member';
+
+
 CREATE OR REPLACE VIEW catalogue AS
 SELECT view_name AS name, 'view' AS kind, comment FROM duckdb_views()
 WHERE NOT internal AND database_name = current_database()

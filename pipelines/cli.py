@@ -21,9 +21,12 @@ from pipelines.nights import config_of, rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.plan import date_of
 from pipelines.progress import training_bar
+from pipelines.spacing_commands import explain_feed, spacing_app
+from pipelines.spacing_file import render_spacing
 from pipelines.summary import show_model, show_night
 from pipelines.training import TrainOptions, train_models
 from pipelines.warehouse import Warehouse
+from retrieval.spacing import Spacing
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -35,6 +38,8 @@ app = typer.Typer(
 )
 importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
 app.add_typer(importing, name="import")
+app.add_typer(spacing_app, name="spacing")
+app.command("explain-feed")(explain_feed)
 
 WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]
@@ -56,8 +61,13 @@ def init(
     warehouse: Annotated[str, typer.Argument(help="directory to make")],
     buckets: Annotated[int, typer.Option(help="user buckets, a power of two")] = 16,
 ) -> None:
-    """Make a warehouse with a commented queryloop.yaml."""
-    made = Warehouse.create(warehouse, render_config(NightConfig()), buckets=buckets)
+    """Make a warehouse with a commented queryloop.yaml and spacing.yaml."""
+    made = Warehouse.create(
+        warehouse,
+        render_config(NightConfig()),
+        buckets=buckets,
+        spacing_text=render_spacing(Spacing()),
+    )
     print(f"made {made.root}; look at {made.config_path}, then `queryloop import`")
 
 

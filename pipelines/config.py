@@ -1,21 +1,19 @@
 """The configuration a user writes (queryloop.yaml) becomes one frozen `NightConfig`.
 
 Every option is a field of the dataclass of the file that uses it; here they are only gathered.
-Unknown keys, keys given twice and values out of range are refused with file, line, value and cure.
+Soft spacing has a file of its own, spacing.yaml beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import textwrap
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
 from profiling.decay import HOUR_US
 from profiling.history import ProfileConfig
@@ -25,6 +23,7 @@ from retrieval.feed import FeedConfig
 from retrieval.histories import HistoryConfig
 from retrieval.learning import TrainingConfig
 from retrieval.planner import IndexConfig
+from retrieval.spacing import Spacing
 from retrieval.towers import ModelConfig
 from selection.experiments import Arm, Experiment, selections_of
 from selection.outcomes import OutcomeConfig
@@ -66,6 +65,7 @@ class NightConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
+    spacing: Spacing = field(default_factory=Spacing, metadata={"file": "spacing.yaml"})
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -118,117 +118,25 @@ def _overridden(config: RetrievalConfig, arm: Arm) -> RetrievalConfig:
         raise ValueError(f"experiment: arm {arm.name!r}: {path}: {problem}") from error
 
 
-class ConfigError(ValueError):
-    """A configuration file that cannot be used; the message names file, line, value and cure."""
-
-
 def load_config(text: str, where: str) -> NightConfig:
     """The configuration in YAML `text`; `where` is the file's name, for errors.
 
     Raises:
         ConfigError: With one line a problem.
     """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{where} is no YAML: {problem}; correct it") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: must be `option: value` lines, got {raw!r}")
-    problems = [
-        f"{where}:{line}: {'.'.join(path)} is given twice; keep one"
-        for path, line in _twice(node, ())
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-    try:
-        return TypeAdapter(NightConfig).validate_python(raw)
-    except ValidationError as error:
-        lines = [_problem(e, node, where) for e in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+    return load_options(NightConfig, text, where)[0]
 
 
 def render_config(config: NightConfig) -> str:
-    """YAML that holds every option, its value and what it means; `load_config` reads it back."""
+    """YAML that holds every option, its value and what it means; `load_config` reads it back.
+
+    What has a file of its own is left out.
+    """
     head = (
         "# Queryloop's configuration: every option with its default.\n"
         "# A night records what it ran with; a changed option holds from the next night on.\n"
     )
-    return head + "\n".join(_render(config, 0)) + "\n"
+    return head + render_options(config)
 
 
-def _problem(error: Any, node: yaml.Node | None, where: str) -> str:
-    path = [str(p) for p in error["loc"]]
-    message, value = error["msg"].removeprefix("Value error, "), error["input"]
-    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        message = "no such option; a file made by `queryloop init` has them all"
-    if error["type"] == "value_error":  # of a whole section; the message begins with the option
-        path.append(message.split(" ")[0])
-        message = message.partition(" ")[2]
-    shown = "" if isinstance(value, dict | list) else f", got {value!r}"
-    return f"{where}:{_line(node, path)}: {'.'.join(path)}: {message}{shown}"
-
-
-def _line(node: yaml.Node | None, path: list[str]) -> int:
-    """The line of the deepest node on `path`."""
-    line = 1
-    for step in path:
-        if isinstance(node, yaml.MappingNode):
-            found = [(k, v) for k, v in node.value if k.value == step]
-            if not found:
-                return line
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and step.isdigit():
-            node = node.value[int(step)]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _twice(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Keys that a mapping has twice: PyYAML would silently keep the last."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield (*path, key.value), key.start_mark.line + 1
-            seen.add(key.value)
-            yield from _twice(value, (*path, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield from _twice(value, (*path, str(i)))
-
-
-def _render(config: Any, depth: int) -> list[str]:
-    pad, lines = "  " * depth, []
-    for f in fields(config):
-        value = getattr(config, f.name)
-        doc = f.metadata.get("doc", "")
-        if is_dataclass(value):
-            title = (type(value).__doc__ or "").strip().split("\n")[0]
-            lines += ["", f"{pad}# {title}", f"{pad}{f.name}:", *_render(value, depth + 1)]
-            continue
-        if choices := f.metadata.get("choices"):
-            doc += f" (one of {', '.join(choices)})"
-        lines += [f"{pad}# {line}" for line in textwrap.wrap(doc, 96 - len(pad))]
-        lines += _render_value(f.name, value, pad)
-    return lines
-
-
-def _render_value(name: str, value: Any, pad: str) -> list[str]:
-    if isinstance(value, tuple) and value and is_dataclass(value[0]):
-        rows = [json.dumps(_plain(v)) for v in value]
-        return [f"{pad}{name}:", *[f"{pad}  - {row}" for row in rows]]
-    if isinstance(value, tuple):
-        value = list(value)
-    return [f"{pad}{name}: {json.dumps(value)}"]
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """A dataclass as a dict, defaults left out but for the first two fields."""
-    kept = {}
-    for i, f in enumerate(fields(value)):
-        v = getattr(value, f.name)
-        if i < 2 or f.default is MISSING or v != f.default:
-            kept[f.name] = _plain(v) if is_dataclass(v) else v
-    return kept
+__all__ = ["ConfigError", "NightConfig", "load_config", "render_config"]

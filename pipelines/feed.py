@@ -8,8 +8,10 @@ import apache_beam as beam
 
 from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
+from pipelines.spacing_inputs import open_spacing
 from pipelines.steps import add_step, table_of
 from retrieval.feed import rerank_feed
+from retrieval.spacing_measures import measure_spacing
 
 
 @dataclass
@@ -26,13 +28,14 @@ class RerankFeed(beam.PTransform):
 def rerank_bucket_feed(bucket: Bucket, plan: NightPlan) -> Bucket:
     """Step 6 for one bucket."""
     with add_step(bucket, "rerank_feed") as result:
-        candidates = table_of(bucket, "CANDIDATES")
-        feed = rerank_feed(
-            candidates,
-            table_of(bucket, "QUERIES"),
-            open_items(plan.root, plan.catalogue["ITEMS"]),
-            plan.config.feed,
-        )
+        candidates, queries = table_of(bucket, "CANDIDATES"), table_of(bucket, "QUERIES")
+        items = open_items(plan.root, plan.catalogue["ITEMS"])
+        spacing = open_spacing(plan.root, plan.catalogue["ITEMS"], plan.config.spacing)
+        feed = rerank_feed(candidates, queries, items, plan.config.feed, spacing=spacing)
         result.tables = {"FEED": feed}
         result.rows = (candidates.num_rows, feed.num_rows)
+        if spacing.config.works:
+            unspaced = spacing.without_classes()
+            before = rerank_feed(candidates, queries, items, plan.config.feed, spacing=unspaced)
+            result.counts = measure_spacing(before, feed, candidates, items, spacing)
     return result.bucket()

@@ -331,7 +331,7 @@ def draft_manifest(
         tables=stored,
         inputs=plan.inputs,
         catalogue=plan.catalogue,
-        config=json.loads(json.dumps(asdict(config))),  # as it is read back
+        config=json.loads(json.dumps(asdict(config), default=str)),  # as it is read back
         config_digest=config.digest,
         seed=config.seed,
         embedding_version=open_items(plan.root, plan.catalogue["ITEMS"]).version,

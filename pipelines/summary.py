@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pipelines.manifests import Manifest
 from pipelines.models import ModelRecord
+from pipelines.spacing_books import spacing_report
 from pipelines.warehouse import Warehouse
 
 STEPS = (
@@ -41,6 +42,8 @@ def show_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> No
     for line in retrieval_lines(manifest):
         console.print(line, highlight=False)
     console.print(account(manifest), highlight=False)
+    for line in spacing_report(warehouse, manifest):
+        console.print(line, highlight=False, markup=False)
 
 
 def retrieval_lines(manifest: Manifest) -> list[str]:

@@ -2,6 +2,7 @@
 
     W/warehouse.json       format, number of buckets, hash key; written once
     W/queryloop.yaml       the configuration; people edit it
+    W/spacing.yaml         diversity and spacing classes of the feed; people edit it
     W/landed/000001.json   what an import brought; numbered, immutable
     W/manifests/000001.json  a night; numbered, immutable; names every file of its tables
     W/staged/...           finished jobs of a night not yet published: its resume points
@@ -60,8 +61,10 @@ class Warehouse:
     hash_key: bytes
 
     @classmethod
-    def create(cls, root: str, config_text: str, *, buckets: int = 16) -> Warehouse:
-        """Make an empty warehouse with its configuration.
+    def create(
+        cls, root: str, config_text: str, *, buckets: int = 16, spacing_text: str = ""
+    ) -> Warehouse:
+        """Make an empty warehouse with its configuration; '' writes no spacing.yaml.
 
         Raises:
             FileExistsError: There is one already.
@@ -73,6 +76,8 @@ class Warehouse:
         if exists(join(root, "warehouse.json")):
             raise FileExistsError(f"{root} is a warehouse already; choose another directory")
         create_exclusive(join(root, "queryloop.yaml"), config_text.encode())
+        if spacing_text:
+            create_exclusive(join(root, "spacing.yaml"), spacing_text.encode())
         create_exclusive(join(root, "warehouse.json"), json.dumps(settings).encode() + b"\n")
         return cls.open(root)
 

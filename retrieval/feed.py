@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from profiling.hashing import text_hash
 from profiling.items import Items
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import FloatArray, IntArray, floats, group_offsets, ints, sort_rows
+from retrieval.diversity import SpectrumTerm
+from retrieval.labels import check_vectors
+from retrieval.spacing_terms import FeedSpacing, SpacingTerm, order_spaced, stack_columns
 from retrieval.tables import DRAW_LIST, FEED, PENALTY_LIST
-from retrieval.utility import Ordering, Pool, UtilityTerm, order_feeds
+from retrieval.utility import BoolArray, Ordering, Pool, UtilityTerm, order_feeds
 
 _FEED_KEY = ("run_date", "user_id", "surface")
 
@@ -62,6 +66,7 @@ def rerank_feed(
     items: Items,
     config: FeedConfig,
     *,
+    spacing: FeedSpacing | None = None,
     terms: Sequence[UtilityTerm] = (),
 ) -> pa.Table:
     """One feed per (run date, user, surface), ordered by utility.
@@ -75,39 +80,66 @@ def rerank_feed(
         queries: QUERIES with the draws of the candidates; others are left out.
         items: The catalogue that the candidates came from.
         config: Options.
-        terms: Diversity and penalties; none: pure relevance.
+        spacing: Diversity and spacing classes; None, or nothing switched on: pure relevance.
+        terms: Further terms of the utility.
 
     Returns:
         FEED.
 
     Raises:
-        ValueError: A candidate's draw or item is unknown, or its score is no number.
+        ValueError: A candidate's draw or item is unknown, its score is no number, or it has no
+            embedding to be compared by.
     """
     if candidates.num_rows == 0:
         return FEED.empty()
     queries = sort_rows(queries, (*_FEED_KEY, "slot"))
     merged = _merge_draws(candidates, queries, items)
     pool, owners = _pool_of(merged, queries, items, config)
-    ordering = order_feeds(pool, config.size, terms)
-    names = [term.name for term in terms if term.kind == "penalty"]
+    spaced = () if spacing is None else spacing.terms(pool.feeds)
+    if spacing is not None:
+        check_vectors(pool.item_rows, spacing, items)
+    ordering = _order(pool, config.size, spacing, (*spaced, *terms))
     feeds = pool.feeds.take(ordering.feeds)
-    version = config_version(config, terms)
+    parts = terms if spacing is None else (*spacing.version_parts, *terms)
+    version = config_version(config, parts)
+    classes = [term for term in (*spaced, *terms) if term.kind == "penalty"]
+    names = [term.name for term in classes]
+    rows = pool.item_rows[ordering.chosen]
     return FEED.build(
         {
             **{name: feeds[name] for name in (*_FEED_KEY, "serve_date")},
             "position": ordering.positions,
-            "item_id": items.ids[pool.item_rows[ordering.chosen]],
+            "item_id": items.ids[rows],
             "draw_id": queries["draw_id"].take(owners[ordering.chosen]),
             "draws": _draw_lists(merged, ordering.chosen),
             "relevance": pool.relevance[ordering.chosen],
             "diversity": ordering.diversity,
             "penalties": _ledger(ordering, names),
             "config_version": pa.repeat(version, len(ordering.chosen)),
+            "spacing_classes": _name_lists(_marks(spaced, rows), names),
+            "decided_by": _name_lists(ordering.decided, names),
         }
     )
 
 
-def config_version(config: FeedConfig, terms: Sequence[UtilityTerm]) -> str:
+def _order(
+    pool: Pool, size: int, spacing: FeedSpacing | None, terms: Sequence[UtilityTerm]
+) -> Ordering:
+    """Our own terms go through the compiled rerank, foreign ones through the literal equation."""
+    cap = np.inf if spacing is None else spacing.config.joint_cap
+    ours = [t for t in terms if isinstance(t, SpectrumTerm | SpacingTerm)]
+    if spacing is None or not ours or len(ours) < len(terms):
+        return order_feeds(pool, size, terms, cap)
+    return order_spaced(pool, size, ours, cap, spacing.norms)
+
+
+def pool_of(candidates: pa.Table, queries: pa.Table, items: Items, config: FeedConfig) -> Pool:
+    """What the feeds of these candidates are chosen from."""
+    queries = sort_rows(queries, (*_FEED_KEY, "slot"))
+    return _pool_of(_merge_draws(candidates, queries, items), queries, items, config)[0]
+
+
+def config_version(config: FeedConfig, terms: Sequence[Any]) -> str:
     """12 hexadecimal digits that change with any option of the config or of a term."""
     return f"{int(text_hash(repr((config, tuple(terms))))):016x}"[:12]
 
@@ -214,9 +246,29 @@ def _draw_lists(merged: _Merged, chosen: IntArray) -> pa.Array[Any]:
 def _ledger(ordering: Ordering, names: list[str]) -> pa.Array[Any]:
     """PENALTY_LIST: what every spacing class took off each item that was placed."""
     n = len(ordering.chosen)
-    classes = pa.array(names * n, pa.string())
+    codes = np.tile(np.arange(len(names), dtype=np.int32), n)
     offsets = np.arange(n + 1) * len(names)
-    return _lists(offsets, [classes, pa.array(ordering.penalties.reshape(-1))], PENALTY_LIST)
+    columns = [_texts(codes, names), pa.array(ordering.penalties.reshape(-1))]
+    return _lists(offsets, columns, PENALTY_LIST)
+
+
+def _marks(terms: Sequence[UtilityTerm], rows: IntArray) -> BoolArray:
+    """(r, c) which spacing classes the items of those rows are of, whether they work or not."""
+    columns = [t.members[rows] for t in terms if isinstance(t, SpacingTerm)]
+    return stack_columns(columns, len(rows))
+
+
+def _name_lists(marks: BoolArray, names: list[str]) -> pa.Array[Any]:
+    """The names of the columns in which each row of (r, c) is true."""
+    rows, codes = np.nonzero(marks)
+    offsets = np.searchsorted(rows, np.arange(len(marks) + 1))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), _texts(codes.astype(np.int32), names)
+    )
+
+
+def _texts(codes: npt.NDArray[np.int32], names: list[str]) -> pa.Array[Any]:
+    return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).cast(pa.string())
 
 
 def _lists(offsets: IntArray, columns: list[Any], type_: pa.DataType) -> pa.Array[Any]:

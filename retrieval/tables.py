@@ -9,6 +9,7 @@ from profiling.tables import F32, F64, I16, I32, I64, TEXT, VECTOR
 from selection.tables import DATE
 
 DRAW_LIST = pa.list_(pa.struct([("draw_id", I64), ("rank", I32), ("score", F32)]))
+TEXTS = pa.list_(TEXT)
 PENALTY_LIST = pa.list_(pa.struct([("spacing_class", TEXT), ("penalty", F64)]))
 
 CANDIDATES = TableSchema(
@@ -41,7 +42,7 @@ ENCODINGS = TableSchema(
 
 FEED = TableSchema(
     "FEED",
-    1,
+    2,
     ("run_date", "user_id", "surface", "position"),
     (
         Column("run_date", DATE, "the night that built it"),
@@ -56,7 +57,10 @@ FEED = TableSchema(
         Column("diversity", F64, "what the diversity term added"),
         Column("penalties", PENALTY_LIST, "the ledger: penalty of every spacing class"),
         Column("config_version", TEXT, "digest of the feed's config"),
+        Column("spacing_classes", TEXTS, "the spacing classes that the item is of"),
+        Column("decided_by", TEXTS, "classes without which another item would stand here"),
     ),
+    lifts={"spacing_classes": [], "decided_by": []},
 )
 
 HISTORIES = TableSchema(

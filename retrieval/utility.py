@@ -2,7 +2,8 @@
 
 Feeds are ordered together, one position of all of them at a time; nothing passes between feeds.
 Candidates of all feeds lie in one flat `Pool`. Diversity and spacing are terms of the utility: to
-add one, write a frozen dataclass with the three members of `UtilityTerm`.
+add one, write a frozen dataclass with the three members of `UtilityTerm`. This is the equation read
+literally; `spacing_terms.order_spaced` does the same for our own terms, compiled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numba import njit
 
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
+from retrieval.reranking import STEPS
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -32,6 +34,8 @@ class Pool:
         relevance: (m,) float64 in [0, 1]: f(r).
         feeds: One row per feed: run_date, serve_date, user_id, surface, arm.
         items: The catalogue.
+        tail: (g, t) int64 candidates that the page before ended with, oldest first, -1 where there
+            are fewer: terms are told of them, they are not placed again. None: no tail.
     """
 
     bounds: IntArray
@@ -39,6 +43,7 @@ class Pool:
     relevance: FloatArray
     feeds: pa.Table
     items: Items
+    tail: IntArray | None = None
 
 
 class RunningTerm(Protocol):
@@ -86,6 +91,7 @@ class Ordering:
         positions: (r,) int64 from 0.
         diversity: (r,) float64, at the position where the candidate was placed.
         penalties: (r, c) float64, one column per penalty term, in their order.
+        decided: (r, c) whether another candidate would stand there without the penalty term.
     """
 
     chosen: IntArray
@@ -93,11 +99,14 @@ class Ordering:
     positions: IntArray
     diversity: FloatArray
     penalties: FloatArray
+    decided: BoolArray
 
 
-def order_feeds(pool: Pool, size: int, terms: Sequence[UtilityTerm] = ()) -> Ordering:
+def order_feeds(
+    pool: Pool, size: int, terms: Sequence[UtilityTerm] = (), cap: float = np.inf
+) -> Ordering:
     """The first `size` places of every feed, by greatest utility, ties to the smaller item id."""
-    return order_greedily(pool, size, terms) if terms else order_by_relevance(pool, size)
+    return order_greedily(pool, size, terms, cap) if terms else order_by_relevance(pool, size)
 
 
 def order_by_relevance(pool: Pool, size: int) -> Ordering:
@@ -106,38 +115,66 @@ def order_by_relevance(pool: Pool, size: int) -> Ordering:
     lengths = np.minimum(np.diff(pool.bounds), size)
     feeds = np.repeat(np.arange(len(lengths)), lengths)
     positions = np.arange(len(chosen)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    nothing = np.zeros(len(chosen))
-    return Ordering(chosen, feeds, positions, nothing, np.zeros((len(chosen), 0)))
+    nothing, none = np.zeros(len(chosen)), np.zeros((len(chosen), 0))
+    return Ordering(chosen, feeds, positions, nothing, none, none.astype(bool))
 
 
-def order_greedily(pool: Pool, size: int, terms: Sequence[UtilityTerm]) -> Ordering:
+def order_greedily(
+    pool: Pool, size: int, terms: Sequence[UtilityTerm], cap: float = np.inf
+) -> Ordering:
     """Place the candidate of greatest utility, tell the terms, go on to the next position.
+
+    Utilities are compared in steps of 2^-30, so that rounding errors do not decide between equals.
+
+    Args:
+        pool: The candidates.
+        size: Positions to fill.
+        terms: Diversity and penalties.
+        cap: The greatest sum of an item's penalties; a larger one is scaled down to it.
 
     Raises:
         ValueError: A term gave a value that is not finite.
     """
     running = [term.begin(pool) for term in terms]
     is_penalty = np.array([term.kind == "penalty" for term in terms], bool)
-    signs = np.where(is_penalty, -1.0, 1.0)
-    chosen: IntArray
     left = np.ones(len(pool.relevance), bool)
+    for chosen in () if pool.tail is None else pool.tail.T:
+        _place(chosen, left, running)
     longest = int(np.diff(pool.bounds).max(initial=0))
     picks: list[IntArray] = []
     worth: list[FloatArray] = []
+    decided: list[BoolArray] = []
     for _ in range(min(size, longest)):
         values = np.zeros((len(terms), len(left)))
-        utility = pool.relevance.copy()
         for i, term in enumerate(terms):
             values[i] = _finite_values(term, running[i])
-            utility += signs[i] * values[i]
-        chosen = _greatest_left(utility, left, pool.bounds)
+        gained = pool.relevance + values[~is_penalty].sum(axis=0)
+        penalties = values[is_penalty]
+        total = penalties.sum(axis=0)
+        chosen = _greatest_left(_steps(gained - np.minimum(total, cap)), left, pool.bounds)
         placed = chosen[chosen >= 0]
-        left[placed] = False
+        without = np.zeros((len(penalties), len(placed)), bool)
+        for k, penalty in enumerate(penalties):
+            freed = _steps(gained - np.minimum(total - penalty, cap))
+            without[k] = (_greatest_left(freed, left, pool.bounds) != chosen)[chosen >= 0]
+        values[is_penalty] *= np.minimum(1.0, cap / np.where(total > 0.0, total, 1.0))
         picks.append(chosen)
         worth.append(values[:, placed])
-        for at_work in running:
-            at_work.place(chosen)
-    return _ordering(picks, worth, is_penalty)
+        decided.append(without)
+        _place(chosen, left, running)
+    return _ordering(picks, worth, decided, is_penalty)
+
+
+def _place(chosen: IntArray, left: BoolArray, running: Sequence[RunningTerm]) -> None:
+    left[chosen[chosen >= 0]] = False
+    for at_work in running:
+        at_work.place(chosen)
+
+
+def _steps(utility: FloatArray) -> FloatArray:
+    """(m,) utilities as whole steps of 2^-30."""
+    steps: FloatArray = np.floor(utility * STEPS + 0.5)
+    return steps
 
 
 def _finite_values(term: UtilityTerm, running: RunningTerm) -> FloatArray:
@@ -148,22 +185,28 @@ def _finite_values(term: UtilityTerm, running: RunningTerm) -> FloatArray:
     return values
 
 
-def _ordering(picks: list[IntArray], worth: list[FloatArray], is_penalty: BoolArray) -> Ordering:
+def _ordering(
+    picks: list[IntArray],
+    worth: list[FloatArray],
+    decided: list[BoolArray],
+    is_penalty: BoolArray,
+) -> Ordering:
     """From what was picked at each position, by feed and what its terms were worth."""
     if not picks:
-        none = np.zeros(0, np.int64)
-        return Ordering(none, none, none, np.zeros(0), np.zeros((0, int(is_penalty.sum()))))
+        none, classes = np.zeros(0, np.int64), int(is_penalty.sum())
+        table = np.zeros((0, classes))
+        return Ordering(none, none, none, np.zeros(0), table, table.astype(bool))
     positions, feeds = np.nonzero(np.stack(picks) >= 0)
     chosen = np.stack(picks)[positions, feeds]
-    values = np.concatenate(worth, axis=1).T
     order = np.lexsort((positions, feeds))
-    values = values[order]
+    values = np.concatenate(worth, axis=1).T[order]
     return Ordering(
         chosen=chosen[order],
         feeds=feeds[order],
         positions=positions[order],
         diversity=values[:, ~is_penalty].sum(axis=1),
         penalties=values[:, is_penalty],
+        decided=np.concatenate(decided, axis=1).T[order],
     )
 
 
