@@ -17,13 +17,13 @@ from pipelines.demo.measures import (
     count_by_user,
     names_in_order,
     rate,
-    resample_weights,
     story_day,
     uplift,
 )
 from pipelines.demo.views import Findings, sql_statements
 from pipelines.warehouse import Warehouse
 from pipelines.worlds import ITEMS_PER_TOPIC, TOPIC_NAMES
+from profiling.bootstrap import resample_weights
 from profiling.hashing import uniforms
 from profiling.schema import floats, ints
 
