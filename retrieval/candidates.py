@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -14,9 +14,11 @@ from numba import njit
 from profiling.items import Items
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import IntArray, group_offsets, ints, sort_rows
-from retrieval.index import Hits, ItemIndex, Lists, Searches
+from retrieval.encoders import Asked, ItemEncoder, QueryEncoder
+from retrieval.index import Hits, ItemIndex, Lists, Searches, Vectors
 from retrieval.tables import CANDIDATES
 
+LEARNED_ARMS = ("lr", "lr_filter", "cr", "cr_filter")
 _EMPTY_LIST = Lists(np.zeros(2, np.int64), np.zeros(0, np.int64))
 
 
@@ -28,10 +30,32 @@ class RetrievalConfig:
     candidates_per_query: int = option(
         50, "quota of every draw, whatever the others bring (design)", low=1, high=10_000
     )
+    arm: str = option(
+        "auto",
+        "index: what lies near the query's item; lr: learned retrieval by the user's history; "
+        "cr: by history and the query's condition; lr_filter, cr_filter: the same inside the slice "
+        "of the condition; auto: cr_filter where the warehouse has a model, else index",
+        choices=("auto", "index", *LEARNED_ARMS),
+    )
     condition: str = option(
         "slice",
-        "slice: only items that carry a topic of the query's condition; none: the whole catalogue",
+        "of the arm index. slice: only items that carry a topic of the query's condition; none: "
+        "the whole catalogue",
         choices=("slice", "none"),
+    )
+    unconditioned_slots: int = option(
+        0,
+        "how many of a user's slots on a surface, the last ones, are asked without their "
+        "condition; what they bring still counts for the query that was drawn",
+        low=0,
+    )
+    model: int = option(
+        0, "number of the model; 0: the newest trained up to the night's cut-off or before", low=0
+    )
+    fall_back: bool = option(
+        False,
+        "whether a night takes the arm index where its model cannot be used, instead of stopping; "
+        "its manifest says why",
     )
     fill: bool = option(
         True, "whether a draw whose slice has too few items gets the rest without a condition"
@@ -39,6 +63,26 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def filtered(self) -> bool:
+        """Whether searches are held to the slice of their condition."""
+        return self.arm.endswith("_filter") or (self.arm == "index" and self.condition == "slice")
+
+    def settled(self, *, learned: bool) -> RetrievalConfig:
+        """These options with `auto` decided.
+
+        Args:
+            learned: Whether there is a model to ask.
+
+        Raises:
+            ValueError: The arm needs a model, and there is none.
+        """
+        if self.arm == "auto":
+            return replace(self, arm="cr_filter" if learned else "index")
+        if self.arm in LEARNED_ARMS and not learned:
+            raise ValueError(f"the arm {self.arm} asks a model, and there is none; train one")
+        return self
 
 
 class _Found(NamedTuple):
@@ -64,9 +108,14 @@ class _Found(NamedTuple):
 
 
 def retrieve_candidates(
-    queries: pa.Table, seen: pa.Table, index: ItemIndex, items: Items, config: RetrievalConfig
+    queries: pa.Table,
+    seen: pa.Table,
+    index: ItemIndex,
+    items: Items,
+    config: RetrievalConfig,
+    encoder: QueryEncoder | None = None,
 ) -> pa.Table:
-    """The items nearest to each query's item, within the condition of the query.
+    """The items nearest to each query's vector, within the condition of the query.
 
     Neither items that the user has engaged with come back, nor the items of the user's own queries.
     Equal scores are ordered by item id. Where a slice is exhausted, candidates without the
@@ -76,21 +125,29 @@ def retrieve_candidates(
     Args:
         queries: QUERIES of any users; a draw_id stands for one row.
         seen: (user_id, item_id) already engaged, any order, any users.
-        index: Over `items`.
+        index: Over `items`, by their own vectors for the arm index, else by the model's.
         items: The catalogue.
         config: Options.
+        encoder: Of the model, for the learned arms; the arm index has its own.
 
     Returns:
         CANDIDATES.
+
+    Raises:
+        ValueError: A learned arm without `encoder`.
     """
+    config = config.settled(learned=encoder is not None)
+    if encoder is None or config.arm == "index":
+        encoder = ItemEncoder(items)
     queries, query_rows = _answerable(queries, items)
-    searches = _searches(queries, query_rows, seen, items, config)
+    searches = _searches(queries, query_rows, encoder, items, config)
+    searches = _excluding(searches, queries, query_rows, seen, items)
     hits = index.search(searches, config.candidates_per_query)
     found = _flat(hits)
-    if config.fill and config.condition == "slice":
+    if config.fill and config.filtered:
         found = found.join(_fill(searches, hits, index, items))
     found = found.take(np.argsort(found.draws * len(items.ids) + found.rows))
-    matched = carries_topic(items, _condition_topics(queries), found.draws, found.rows)
+    matched = carries_topic(items, _conditions(queries)[0], found.draws, found.rows)
     return _table(queries, items, found, matched)
 
 
@@ -103,21 +160,51 @@ def _answerable(queries: pa.Table, items: Items) -> tuple[pa.Table, IntArray]:
 
 
 def _searches(
-    queries: pa.Table, query_rows: IntArray, seen: pa.Table, items: Items, config: RetrievalConfig
+    queries: pa.Table,
+    query_rows: IntArray,
+    encoder: QueryEncoder,
+    items: Items,
+    config: RetrievalConfig,
 ) -> Searches:
-    vector_rows, vector_of = np.unique(query_rows, return_inverse=True)
-    conditions, condition_of = _EMPTY_LIST, np.zeros(len(query_rows), np.int64)
-    if config.condition == "slice":
-        conditions, condition_of = _distinct(_condition_topics(queries))
+    """What the arm asks, nothing excluded yet."""
+    asked = Asked(ints(queries, "user_id"), query_rows, *_conditions(queries))
+    free = np.flatnonzero(_unconditioned(queries, config.unconditioned_slots))
+    held = asked.without(free).conditions if config.filtered else _EMPTY_LIST
+    if config.arm in ("lr", "lr_filter"):
+        asked = asked.without(np.arange(len(query_rows)))
+    elif config.arm != "index":
+        asked = asked.without(free)
+    vectors, vector_of = encoder.encode(asked)
+    conditions, condition_of = held, np.zeros(len(query_rows), np.int64)
+    if config.filtered:
+        conditions, condition_of = _distinct(held)
+    nobody = np.zeros(len(query_rows), np.int64)
+    return Searches(vectors, vector_of, conditions, condition_of, _EMPTY_LIST, nobody)
+
+
+def _unconditioned(queries: pa.Table, slots: int) -> npt.NDArray[np.bool_]:
+    """(n,) whether a query has one of the last `slots` slots of its user on its surface.
+
+    The surfaces of a user may have drawn different numbers of queries: the last slot is its own.
+    """
+    if slots == 0 or queries.num_rows == 0:
+        return np.zeros(queries.num_rows, bool)
+    surfaces = queries["surface"].combine_chunks().dictionary_encode().indices.to_numpy()
+    keys = np.stack([ints(queries, "user_id"), surfaces.astype(np.int64)], axis=1)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group, slot = group.reshape(-1), ints(queries, "slot")
+    last = np.zeros(group.max() + 1, np.int64)
+    np.maximum.at(last, group, slot)
+    return np.asarray(slot > last[group] - slots, bool)
+
+
+def _excluding(
+    searches: Searches, queries: pa.Table, query_rows: IntArray, seen: pa.Table, items: Items
+) -> Searches:
+    """The searches, with what their users have engaged with or ask with left out."""
     users, user_of = np.unique(ints(queries, "user_id"), return_inverse=True)
-    return Searches(
-        vectors=items.vectors[vector_rows],
-        vector_of=vector_of.astype(np.int64),
-        conditions=conditions,
-        condition_of=condition_of,
-        excluded=_excluded(users, (user_of, query_rows), seen, items),
-        excluded_of=user_of.astype(np.int64),
-    )
+    excluded = _excluded(users, (user_of, query_rows), seen, items)
+    return searches._replace(excluded=excluded, excluded_of=user_of.astype(np.int64))
 
 
 def _excluded(
@@ -135,13 +222,15 @@ def _excluded(
     return Lists(offsets.astype(np.int64), np.concatenate([rows[kept], asked[1]])[order])
 
 
-def _condition_topics(queries: pa.Table) -> Lists:
-    """The topics of each query's condition, ascending."""
+def _conditions(queries: pa.Table) -> tuple[Lists, Vectors]:
+    """The topics of each query's condition, ascending, and the confidence of each."""
     column: Any = queries["conditions"].combine_chunks()
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)
-    topics = column.flatten().field("topic_id").to_numpy(zero_copy_only=False).astype(np.int64)
+    parts = column.flatten()
+    topics = parts.field("topic_id").to_numpy(zero_copy_only=False).astype(np.int64)
+    sure = parts.field("confidence").to_numpy(zero_copy_only=False).astype(np.float32)
     order = np.lexsort((topics, np.repeat(np.arange(len(lengths)), lengths)))
-    return Lists(np.r_[0, np.cumsum(lengths)].astype(np.int64), topics[order])
+    return Lists(np.r_[0, np.cumsum(lengths)].astype(np.int64), topics[order]), sure[order]
 
 
 def _distinct(lists: Lists) -> tuple[Lists, IntArray]:
