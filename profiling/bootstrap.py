@@ -49,7 +49,7 @@ def resampled_sums(values: FloatArray, seed: int, resamples: int = RESAMPLES) ->
 
 
 def estimate(values: npt.ArrayLike) -> Estimate:
-    """The first of (1 + B,) values, with the middle 95 % of the others, of those that are finite."""
+    """The first of (1 + B,) values, with the middle 95 % of the finite ones among the others."""
     numbers = np.asarray(values, np.float64)
     known = numbers[1:][np.isfinite(numbers[1:])]
     if not len(known):

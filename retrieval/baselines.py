@@ -2,7 +2,7 @@
 
 A baseline scores every item for every user, `Scorer.scores`. `WithPrior` multiplies any of them by
 what is popular now; `rank` and `rank_slots` cut the scores to rankings, the second inside the slice
-of each slot's condition. ALS and BPR come from the library `implicit` (extra `evaluation`), which is
+of each slot's condition. ALS and BPR come from the library `implicit` (extra `evaluation`),
 imported where they are fitted and nowhere else.
 """
 
@@ -96,7 +96,8 @@ class Popularity:
     def fit(cls, feedback: Feedback, *, half_life_days: float) -> Popularity:
         """Count."""
         weights = feedback.weights(half_life_days)
-        return cls(np.bincount(feedback.rows, weights, minlength=feedback.n_items))
+        counts = np.bincount(feedback.rows, weights, minlength=feedback.n_items)
+        return cls(counts.astype(np.float64))
 
     def scores(self, user_ids: IntArray) -> FloatArray:
         """See `Scorer.scores`."""
@@ -242,9 +243,7 @@ def places_of(user_ids: IntArray, known: IntArray) -> tuple[IntArray, npt.NDArra
 
 def rank(scorer: Scorer, held_out: HeldOut, k: int) -> Ranking:
     """The k best items of each user that the user does not know."""
-    parts = [
-        top_rows(scores, k) for _, scores in _blocks(scorer, held_out)
-    ]
+    parts = [top_rows(scores, k) for _, scores in _blocks(scorer, held_out)]
     return deal(np.concatenate(parts), held_out.offsets)
 
 

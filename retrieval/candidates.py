@@ -147,7 +147,7 @@ def retrieve_candidates(
     if config.fill and config.filtered:
         found = found.join(_fill(searches, hits, index, items))
     found = found.take(np.argsort(found.draws * len(items.ids) + found.rows))
-    matched = carries_topic(items, _conditions(queries)[0], found.draws, found.rows)
+    matched = carries_topic(items, condition_lists(queries)[0], found.draws, found.rows)
     return _table(queries, items, found, matched)
 
 
@@ -167,7 +167,7 @@ def _searches(
     config: RetrievalConfig,
 ) -> Searches:
     """What the arm asks, nothing excluded yet."""
-    asked = Asked(ints(queries, "user_id"), query_rows, *_conditions(queries))
+    asked = Asked(ints(queries, "user_id"), query_rows, *condition_lists(queries))
     free = np.flatnonzero(_unconditioned(queries, config.unconditioned_slots))
     held = asked.without(free).conditions if config.filtered else _EMPTY_LIST
     if config.arm in ("lr", "lr_filter"):
@@ -222,7 +222,7 @@ def _excluded(
     return Lists(offsets.astype(np.int64), np.concatenate([rows[kept], asked[1]])[order])
 
 
-def _conditions(queries: pa.Table) -> tuple[Lists, Vectors]:
+def condition_lists(queries: pa.Table) -> tuple[Lists, Vectors]:
     """The topics of each query's condition, ascending, and the confidence of each."""
     column: Any = queries["conditions"].combine_chunks()
     lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False).astype(np.int64)

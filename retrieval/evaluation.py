@@ -4,8 +4,9 @@ Every figure is a ratio of two sums over users, so all of them share one way to 
 arms are compared user by user (`profiling.bootstrap`). With R_u(k) the first k items of user u's
 ranking, P_u what the user came to like, C_s the condition of the slot s that brought an item:
 
-    hit_rate_k   share of users with at least one of P_u in R_u(k)
+    hit_rate_k   share of all the positives found: sum |P_u in R_u(k)| / sum |P_u|
     recall_k     mean over users of |P_u in R_u(k)| / |P_u|
+    any_hit_k    share of users with at least one of P_u in R_u(k)
     topic_match  share of the items in R_u(100) that carry a topic of C_s
     kept_share   the same of what the slots fetch without a filter; 1 / kept_share is what a filter
                  fetches per item that it keeps (papers.md 2.3)
@@ -91,16 +92,18 @@ class Judge:
 
     def _hits(self, ranking: Ranking) -> dict[str, tuple[FloatArray, FloatArray]]:
         positives = self.held_out.positives
-        ones, wanted = np.ones(len(self.held_out.users)), np.diff(positives.offsets)
+        ones = np.ones(len(self.held_out.users))
+        wanted = np.diff(positives.offsets).astype(np.float64)
         found = {}
         for k in DEPTHS:
             hits = count_hits(ranking.rows[:, :k], positives, len(self.items.ids))
-            found[f"hit_rate_{k}"] = ((hits > 0).astype(np.float64), ones)
+            found[f"hit_rate_{k}"] = (hits.astype(np.float64), wanted)
             found[f"recall_{k}"] = (hits / wanted, ones)
+            found[f"any_hit_{k}"] = ((hits > 0).astype(np.float64), ones)
         tail = self._tail_positives()
         hits = count_hits(ranking.rows[:, :AT], tail, len(self.items.ids))
-        has_tail = (np.diff(tail.offsets) > 0).astype(np.float64)
-        return found | {f"hit_rate_{AT}_tail": ((hits > 0).astype(np.float64), has_tail)}
+        of_tail = np.diff(tail.offsets).astype(np.float64)
+        return found | {f"hit_rate_{AT}_tail": (hits.astype(np.float64), of_tail)}
 
     def _tail_positives(self) -> Lists:
         positives = self.held_out.positives
@@ -138,10 +141,11 @@ class Judge:
         slots = np.broadcast_to(np.arange(len(rows))[:, None], rows.shape)
         matched = np.zeros(rows.shape, bool)
         matched[held] = carries_topic(self.items, conditions, slots[held], rows[held])
-        return tuple(
+        above, below = (
             np.add.reduceat(np.r_[_sums(some), 0.0], fetched.offsets[:-1])
             for some in (matched, held)
         )
+        return above, below
 
 
 def _sums(flags: np.ndarray) -> FloatArray:
@@ -238,6 +242,16 @@ class Comparison:
         found = self._figures.get((arm, name))
         return None if found is None or not np.isfinite(found[0]) else estimate(found)
 
+    def value(self, arm: str, name: str) -> float | None:
+        """A figure of an arm without its interval."""
+        found = self.figure(arm, name)
+        return None if found is None else found.value
+
     def difference(self, arm: str, other: str, name: str) -> Estimate:
         """`figure(arm) - figure(other)`, user by user."""
         return estimate(self._figures[arm, name] - self._figures[other, name])
+
+    def gain(self, name: str, pair: tuple[str, str], over: tuple[str, str]) -> Estimate:
+        """How much further apart the arms of `pair` are than those of `over`."""
+        parts = [self._figures[a, name] - self._figures[b, name] for a, b in (pair, over)]
+        return estimate(parts[0] - parts[1])

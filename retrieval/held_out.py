@@ -1,4 +1,4 @@
-"""What retrieval is judged by: what users did after a cut-off, with the queries of the night before.
+"""What retrieval is judged by: what users did after a cut-off, and the queries drawn before it.
 
 The conditions are *real*: those of the queries that the night at the cut-off drew. Nothing here
 lets what happened after it reach a query; `with_oracle_conditions` does so on purpose, to measure
@@ -17,7 +17,7 @@ import pyarrow as pa
 from profiling.hashing import hash64
 from profiling.items import Items
 from profiling.schema import IntArray, ints, sort_rows
-from retrieval.candidates import condition_topics
+from retrieval.candidates import carries_topic, condition_lists
 from retrieval.index import Lists
 from retrieval.rankings import lists_of, slot_offsets
 from selection.conditions import conditions_of
@@ -49,7 +49,7 @@ class HeldOut:
     @cached_property
     def conditions(self) -> Lists:
         """Topics of each slot's condition; an empty list is none."""
-        return condition_topics(self.queries)
+        return condition_lists(self.queries)[0]
 
     def seen(self, items: Items) -> pa.Table:
         """`known` as rows (user_id, item_id), as step 5 takes them."""
@@ -115,6 +115,18 @@ def with_oracle_conditions(held_out: HeldOut, items: Items, seed: int) -> HeldOu
     place = held_out.queries.column_names.index("conditions")
     field = held_out.queries.schema.field(place)
     return replace(held_out, queries=held_out.queries.set_column(place, field, conditions))
+
+
+def condition_cover(held_out: HeldOut, items: Items) -> float:
+    """Share of the positives that carry a topic of one of their user's conditions.
+
+    What a perfect filter could find at most.
+    """
+    slots = np.diff(held_out.conditions.offsets)
+    users = np.repeat(np.arange(len(held_out.users)), np.diff(held_out.offsets))
+    topics = lists_of(np.repeat(users, slots), held_out.conditions.values, len(held_out.users))
+    owners = np.repeat(np.arange(len(held_out.users)), np.diff(held_out.positives.offsets))
+    return float(carries_topic(items, topics, owners, held_out.positives.values).mean())
 
 
 def tail_topics(items: Items, engagements: npt.NDArray[np.float64], share: float = 0.2) -> IntArray:

@@ -122,6 +122,7 @@ def top_rows(scores: FloatArray, k: int) -> IntArray:
 
     Args:
         scores: (n, m) float; -inf is never returned.
+        k: How many.
 
     Returns:
         (n, k) int64, `NOTHING` beyond what there is.
@@ -145,5 +146,5 @@ def lists_of(owners: npt.ArrayLike, values: IntArray, n: int) -> Lists:
 
 def slot_offsets(users: IntArray, owners: IntArray) -> IntArray:
     """(u + 1,) bounds of each of the ascending `users` among ascending (s,) `owners`."""
-    return np.searchsorted(owners, np.r_[users, np.iinfo(np.int64).max]).astype(np.int64)
-
+    bounds = np.searchsorted(owners, np.r_[users, np.iinfo(np.int64).max])
+    return np.asarray(bounds, np.int64)
