@@ -30,17 +30,6 @@ from profiling.schema import floats, ints
 EVERYONE = np.ones(4, bool)
 
 
-def test_weights_are_poisson():
-    weights = resample_weights(500, 3)
-    n = weights.size
-    assert weights.shape == (1000, 500)
-    assert abs(weights.mean() - 1) < 4 / np.sqrt(n)
-    assert abs((weights == 0).mean() - np.exp(-1)) < 4 * np.sqrt(np.exp(-1) / n)
-    assert abs(weights.var() - 1) < 4 * np.sqrt(3 / n)  # the fourth central moment is 4
-    assert (weights == resample_weights(500, 3)).all()
-    assert (weights != resample_weights(500, 4)).any()
-
-
 def test_a_rate_is_a_ratio_of_sums():
     engaged, shown = np.array([1.0, 2, 0, 9]), np.array([10.0, 10, 20, 9])
     who = np.array([True, True, True, False])
