@@ -37,6 +37,7 @@ NIGHT_TABLES = (
     "CLOSED_DRAWS",
     "QUERIES",
     "SERVED_DRAWS",
+    "ENCODINGS",
     "CANDIDATES",
     "FEED",
     "REJECTED",

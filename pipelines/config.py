@@ -22,7 +22,7 @@ from profiling.history import ProfileConfig
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig
-from selection.experiments import Experiment, selections_of
+from selection.experiments import Arm, Experiment, selections_of
 from selection.outcomes import OutcomeConfig
 from selection.prior import PriorConfig
 from selection.queries import SelectionConfig
@@ -53,7 +53,8 @@ class NightConfig:
     prior: PriorConfig = field(default_factory=PriorConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     experiment: Experiment | None = option(
-        None, "arms with a selection of their own, which then replaces the one above"
+        None,
+        "arms: each with a selection, which then replaces the one above, and retrieval options",
     )
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
@@ -63,6 +64,7 @@ class NightConfig:
         check_actions(self.actions)
         if not self.surfaces:
             raise ValueError("surfaces must name at least one surface, got none")
+        _ = self.retrievals  # an arm's options are checked here, where they are known
 
     @property
     def horizon_us(self) -> int:
@@ -78,6 +80,13 @@ class NightConfig:
         return selections_of(self.experiment)
 
     @property
+    def retrievals(self) -> dict[str, RetrievalConfig]:
+        """The retrieval of every arm; '' without an experiment."""
+        if self.experiment is None:
+            return {"": self.retrieval}
+        return {a.name: _overridden(self.retrieval, a) for a in self.experiment.arms}
+
+    @property
     def draw_salt(self) -> str:
         """What draws are dealt by beside the seed: the experiment's salt, '' without one."""
         return "" if self.experiment is None else self.experiment.salt or self.experiment.name
@@ -87,6 +96,18 @@ class NightConfig:
         """Of all options, hex."""
         text = json.dumps(asdict(self), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _overridden(config: RetrievalConfig, arm: Arm) -> RetrievalConfig:
+    """`config` with the options that `arm` has otherwise."""
+    try:
+        options = asdict(config) | dict(arm.retrieval)
+        return TypeAdapter(RetrievalConfig).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(["retrieval", *(str(p) for p in first["loc"])])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"experiment: arm {arm.name!r}: {path}: {problem}") from error
 
 
 class ConfigError(ValueError):

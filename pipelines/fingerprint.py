@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from pipelines.catalog import NIGHT_TABLES, chain_files
 from pipelines.manifests import Manifest, StoredFile
+from pipelines.plan import SERVED
 from pipelines.stored import SCHEMAS, read_files
 from pipelines.warehouse import Warehouse
 
@@ -32,8 +33,6 @@ BoolArray = npt.NDArray[np.bool_]
 IGNORED: Mapping[str, tuple[str, ...]] = {"OUTCOMES": ("run_date",)}
 # What late files must not change; draws made before they came are facts of another kind.
 LATE_FILE_TABLES = ("HISTORY", "PROFILES", "OUTCOMES", "REWARDS")
-# Every row belongs to the night that served it: these are compared night by night, in less memory.
-SERVED = ("QUERIES", "CANDIDATES", "FEED")
 # Sums in another order differ in their last bits.
 RELATIVE = 1e-9
 # Where a value is a difference of others, rounding of numbers around 1 is no difference.
@@ -176,7 +175,7 @@ def _pairs(name: str, left: list[Manifest], right: list[Manifest]) -> list[tuple
     if name not in NIGHT_TABLES:
         return [(left[-1].tables.get(name, ()), right[-1].tables.get(name, ()))]
     nights = [{m.date: files for m, files in chain_files(c, name)} for c in (left, right)]
-    if name in SERVED:
+    if name in SERVED:  # every row belongs to its night: night by night takes less memory
         dates = sorted({*nights[0], *nights[1]})
         return [(nights[0].get(d, ()), nights[1].get(d, ())) for d in dates]
     everything = [[f for files in n.values() for f in files] for n in nights]

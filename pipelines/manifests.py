@@ -90,6 +90,9 @@ class Manifest:
         counts: Rows in, out, rejected, open by step.
         seconds: Of work by step, summed over buckets; by the clock, `job 1` to `job 3` and `all`.
         prior: The fitted prior, as JSON.
+        model: Numbers of the models that its candidates are from; None where there were none.
+        retrieval: By arm of the experiment, '' without one: the arm of step 5 that served it, the
+            number of its model, and why it fell back to the arm index, '' where it did not.
     """
 
     number: int
@@ -111,6 +114,7 @@ class Manifest:
     model: str | None = None
     runner: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     format: int = FORMAT
 
 

@@ -6,7 +6,7 @@
       3 tally_rewards        OUTCOMES, closed draws, last night's        -> REWARDS
         fit_prior, over all users; then roll up                          -> CLUSTER_REWARDS
       4 select_queries       CLUSTER_REWARDS                             -> QUERIES
-      5 retrieve_candidates  QUERIES, index                              -> CANDIDATES
+      5 retrieve_candidates  QUERIES, model, index                       -> CANDIDATES
       6 rerank_feed          CANDIDATES, ITEMS                           -> FEED
          the feed is served; its impressions come back as a later night's input of step 2
 
@@ -45,6 +45,7 @@ from pipelines.profiles import BuildProfiles
 from pipelines.progress import progress_bars
 from pipelines.queries import SelectQueries
 from pipelines.rewards import TallyRewards
+from pipelines.serving import Serving, plan_serving, serving_digest
 from pipelines.shuffle import IntoBuckets
 from pipelines.storage import exists, join, list_names, read_bytes, remove_files, remove_paths
 from pipelines.stored import read_files
@@ -57,7 +58,7 @@ LEARNED = (
     "SERVED_DRAWS", "REWARDS", "REJECTED",
 )  # fmt: skip
 CHOSEN = ("CLUSTER_REWARDS", "QUERIES")
-SERVED = ("CANDIDATES", "FEED")
+SERVED = ("ENCODINGS", "CANDIDATES", "FEED")
 UNTIL = ("rewards", "queries", "feed")
 STEPS = {
     "1": ("build_profiles", "attribute_outcomes", "tally_rewards", "write"),
@@ -131,11 +132,13 @@ def run_plan(
         expected_head: The head that it went on from.
 
     Raises:
-        ValueError: Too many rows were refused; nothing is published.
+        ValueError: Too many rows were refused, or a model cannot be used; nothing is published.
         PublishConflict: Another night was published meanwhile.
     """
     started = time.perf_counter()
     stored, books = dict(plan.given), []
+    serves = plan.kind == "night" and run.until == "feed"
+    serving = plan_serving(plan) if serves else {}
 
     learned = run_job(plan, run, "1-learn", learn)
     check_rejected(learned, plan)
@@ -154,16 +157,20 @@ def run_plan(
         stored |= chosen.tables
         books.append(chosen)
 
-    if plan.kind == "night" and run.until == "feed":
+    if serves:
 
         def serve(pipeline: beam.Pipeline, plan: NightPlan, record: str) -> None:
-            serve_feeds(pipeline, plan, stored, record)
+            serve_feeds(pipeline, plan, stored, record, serving=serving)
 
-        served = run_job(plan, run, "3-serve", serve)
+        served = run_job(plan, run, f"3-serve{serving_digest(serving)}", serve)
         stored |= served.tables
         books.append(served)
 
-    draft = draft_manifest(plan, run, stored, books, prior, head=head)
+    draft = draft_manifest(plan, run, stored, books, prior)
+    retrieval = {name: arm.to_json() for name, arm in serving.items()} or plan.given_retrieval
+    used = sorted({how["model"] for how in retrieval.values() if how["model"] is not None})
+    model = ", ".join(map(str, used)) or None
+    draft = replace(draft, head=head, retrieval=retrieval, model=model)
     draft.seconds["all"] = round(time.perf_counter() - started, 3)
     published = warehouse.publish(draft, expected_head)
     if head:
@@ -228,14 +235,19 @@ def choose_queries(
     _ = rolled | "write" >> WriteTables(plan.root, CHOSEN, plan.stem, record)
 
 
-def serve_feeds(pipeline: beam.Pipeline, plan: NightPlan, stored: Tables, record: str) -> None:
+def serve_feeds(
+    pipeline: beam.Pipeline, plan: NightPlan, stored: Tables, record: str, *, serving: Serving
+) -> None:
     """Job 3: the queries drive retrieval, and the feed is built."""
-    reads = {name: stored.get(name, ()) for name in ("QUERIES", "HISTORY")}
+    names = ["QUERIES", "HISTORY"]
+    if any(arm.model for arm in serving.values()):
+        names.append("PROFILES")
+    reads = {name: stored.get(name, ()) for name in names}
     _ = (
         pipeline
         | "buckets" >> IntoBuckets(plan.root, plan.buckets)
         | "state" >> ReadTables(plan.root, reads)
-        | "5 RetrieveCandidates" >> RetrieveCandidates(plan)
+        | "5 RetrieveCandidates" >> RetrieveCandidates(plan, serving)
         | "6 RerankFeed" >> RerankFeed(plan)
         | "write" >> WriteTables(plan.root, SERVED, plan.stem, record)
     )
@@ -302,10 +314,8 @@ def draft_manifest(
     stored: Tables,
     books: list[JobRecord],
     prior: Prior,
-    *,
-    head: bool,
 ) -> Manifest:
-    """The night's manifest, its number still to be given."""
+    """The night's manifest; its number, and what readers go by, are still to be given."""
     config = plan.config
     counts = {step: c for record in books for step, c in record.counts().items()}
     seconds = [record.seconds() for record in books]
@@ -315,7 +325,7 @@ def draft_manifest(
         number=0,
         parent=plan.parent,
         kind=plan.kind,
-        head=head,
+        head=False,
         date=plan.date,
         cutoff=plan.cutoff,
         tables=stored,

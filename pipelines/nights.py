@@ -7,14 +7,13 @@ import json
 from collections.abc import Callable
 
 from pipelines.config import NightConfig, load_config
-from pipelines.manifests import Manifest, Tables
+from pipelines.manifests import Manifest
 from pipelines.night import RunOptions, run_plan
 from pipelines.plan import cutoff_of, date_of, plan_night
 from pipelines.storage import exists, read_bytes
 from pipelines.warehouse import EVENT_TABLES, PublishConflict, Warehouse
 from profiling.decay import DAY_US
 
-SERVED = ("QUERIES", "CANDIDATES", "FEED")  # facts once published: carried over, never redrawn
 Report = Callable[[Manifest], None]
 
 
@@ -115,7 +114,7 @@ def replay(warehouse: Warehouse, date: dt.date, run: RunOptions, config: NightCo
             parent,
             kind="replay",
             cutoff=old.cutoff,
-            given=_served(old),
+            given=old,
         )
         last = old.number == head.number
         parent = run_plan(warehouse, plan, run, head=last, expected_head=head.number)
@@ -147,7 +146,7 @@ def rebuild(
             cutoff=old.cutoff,
             inputs=old.inputs,
             catalogue=dict(old.catalogue),
-            given=_served(old),
+            given=old,
         )
         parent = run_plan(warehouse, plan, run, head=False)
         report(parent)
@@ -158,10 +157,6 @@ def rebuild(
 def config_from_manifest(manifest: Manifest) -> NightConfig:
     """The configuration that a night ran with."""
     return load_config(json.dumps(dict(manifest.config)), f"manifest {manifest.number}")
-
-
-def _served(manifest: Manifest) -> Tables:
-    return {name: files for name, files in manifest.tables.items() if name in SERVED}
 
 
 def _check_next(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from pipelines.config import NightConfig
 from pipelines.manifests import LandedGroup, Manifest, StoredFile, Tables
@@ -16,8 +20,11 @@ from pipelines.stored import read_files
 from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items
+from profiling.schema import ints
 
 EPOCH = dt.date(1970, 1, 1)
+# Facts once published: carried over, never redrawn.
+SERVED = ("QUERIES", "ENCODINGS", "CANDIDATES", "FEED")
 
 
 def package_version() -> str:
@@ -52,6 +59,7 @@ class NightPlan:
             closed, the feeds that showed them, and the parent's outcomes.
         catalogue: Files of ITEMS and TOPICS.
         given: Tables that were served already and are carried over as they are.
+        given_retrieval: How, as in the manifest that served them.
     """
 
     root: str
@@ -67,6 +75,7 @@ class NightPlan:
     nearby: Tables
     catalogue: Tables
     given: Tables
+    given_retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def parent_cutoff(self) -> int | None:
@@ -84,7 +93,7 @@ class NightPlan:
             self.parent,
             self.config.digest,
             [asdict(g) for g in self.inputs],
-            {name: [f.digest for f in files] for name, files in self.catalogue.items()},
+            catalogue_digest(self.catalogue),
         ]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
@@ -104,7 +113,7 @@ def plan_night(  # noqa: PLR0913 (one keyword a decision)
     cutoff: int | None = None,
     inputs: Sequence[LandedGroup] | None = None,
     catalogue: Tables | None = None,
-    given: Tables | None = None,
+    given: Manifest | None = None,
 ) -> NightPlan:
     """Decide what the night of `date` reads, going on from `parent`.
 
@@ -117,7 +126,7 @@ def plan_night(  # noqa: PLR0913 (one keyword a decision)
         cutoff: The end of `date` by default.
         inputs: All that landed and is not consumed, by default; a rebuild gives what was consumed.
         catalogue: All that landed, by default.
-        given: Tables that this night already served.
+        given: This night's manifest, if it was run before: what it served is carried over.
 
     Raises:
         ValueError: There is no catalogue, or the configuration reorders stored action codes.
@@ -145,7 +154,8 @@ def plan_night(  # noqa: PLR0913 (one keyword a decision)
         state=parent.tables if parent else {},
         nearby=_nearby(chain, config, cutoff),
         catalogue=catalogue,
-        given=given or {},
+        given={} if given is None else {n: f for n, f in given.tables.items() if n in SERVED},
+        given_retrieval={} if given is None else given.retrieval,
     )
 
 
@@ -175,7 +185,22 @@ def _check_codes(parent: Manifest, config: NightConfig) -> None:
         )
 
 
+def catalogue_digest(catalogue: Tables) -> str:
+    """Of the files of ITEMS and TOPICS, hex."""
+    parts = {name: [f.digest for f in files] for name, files in catalogue.items()}
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 @lru_cache(maxsize=2)
 def open_items(root: str, files: tuple[StoredFile, ...]) -> Items:
     """The catalogue as arrays, once a process."""
     return Items.from_table(read_files(root, "ITEMS", files))
+
+
+@lru_cache(maxsize=2)
+def open_topics(root: str, files: tuple[StoredFile, ...]) -> pa.Table:
+    """TOPICS by ascending id, once a process; where an id comes twice, the later row holds."""
+    topics = read_files(root, "TOPICS", files)
+    ids = ints(topics, "topic_id")
+    _, last = np.unique(ids[::-1], return_index=True)
+    return topics.take(pa.array(len(ids) - 1 - last))

@@ -1,9 +1,10 @@
-"""Experiments: arms that choose queries differently, and which arm a user is in."""
+"""Experiments: arms that choose or ask queries differently, and which arm a user is in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,18 @@ NO_ARM = ""  # the arm's name where there is no experiment
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of choosing queries, for a share of the users."""
+    """One way of choosing and asking queries, for a share of the users."""
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     name: str
     share: float = option(0.5, "share of the users; the arms' shares sum to 1", low=0, high=1)
     selection: SelectionConfig = field(
         default_factory=SelectionConfig, metadata={"doc": "how this arm chooses its queries"}
+    )
+    # Options of a package above this one: kept as they are written, checked where they are known.
+    retrieval: Mapping[str, Any] = field(
+        default_factory=dict,
+        metadata={"doc": "options of the section `retrieval` that this arm has otherwise"},
     )
 
     def __post_init__(self) -> None:
