@@ -160,10 +160,10 @@ def retrieval(  # noqa: PLR0913 (one option a decision)
     out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
 ) -> None:
     """Compare the retrieval arms with baselines on the days after a night."""
-    options = StudyOptions(_date(train_until), days, validation_days, tuple(action or ()), seeds)
-    evaluate_retrieval(
-        Warehouse.open(warehouse), options, learned=model, sweep=sweep, format=format, out=out
+    options = StudyOptions(
+        _date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
     )
+    evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
 
 
 @app.command()

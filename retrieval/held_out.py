@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from profiling.hashing import hash64
+from profiling.hashing import hash64, uniforms
 from profiling.items import Items
 from profiling.schema import IntArray, ints, sort_rows
+from profiling.tables import TOPIC_LIST
 from retrieval.candidates import carries_topic, condition_lists
 from retrieval.index import Lists
 from retrieval.rankings import lists_of, slot_offsets
@@ -111,7 +113,28 @@ def with_oracle_conditions(held_out: HeldOut, items: Items, seed: int) -> HeldOu
     users = np.repeat(np.arange(len(counts)), np.diff(slots))
     turns = np.arange(len(users)) - slots[users]
     chosen = positives.values[order][positives.offsets[users] + turns % counts[users]]
-    conditions = conditions_of(items.ids[chosen], items)
+    return _with_conditions(held_out, conditions_of(items.ids[chosen], items))
+
+
+def with_random_conditions(held_out: HeldOut, items: Items, seed: int, least: int = 100) -> HeldOut:
+    """The same slots, each held to one topic by hash, of those with `least` items or more.
+
+    Whether an arm holds to a condition that has nothing to do with the user. Where no topic is so
+    large, all of them stand.
+    """
+    topics, offsets, _ = items.items_by_topic
+    sizes = np.diff(offsets)
+    large = topics[sizes >= least] if (sizes >= least).any() else topics
+    draws = ints(held_out.queries, "draw_id")
+    chosen = large[(uniforms(seed, "random topic", draws) * len(large)).astype(np.int64)]
+    parts = [pa.array(chosen), pa.array(np.ones(len(chosen), np.float32))]
+    fields = list(TOPIC_LIST.value_type)
+    starts = pa.array(np.arange(len(chosen) + 1, dtype=np.int32))
+    lists = pa.ListArray.from_arrays(starts, pa.StructArray.from_arrays(parts, fields=fields))
+    return _with_conditions(held_out, lists)
+
+
+def _with_conditions(held_out: HeldOut, conditions: pa.Array[Any]) -> HeldOut:
     place = held_out.queries.column_names.index("conditions")
     field = held_out.queries.schema.field(place)
     return replace(held_out, queries=held_out.queries.set_column(place, field, conditions))

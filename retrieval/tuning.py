@@ -37,23 +37,23 @@ TRIED: Mapping[str, tuple[dict[str, Any], ...]] = {
     ),
     "item_knn": tuple(
         {"neighbours": neighbours, "shrink": shrink, "half_life_days": half_life}
-        for neighbours in (50, 200)
-        for shrink in (10.0, 50.0)
+        for neighbours in (100, 300)
+        for shrink in (5.0, 20.0)
         for half_life in (7.0, _ENDLESS)
     ),
     "als": tuple(
         {"factors": factors, "regularization": strength, "alpha": alpha, "iterations": 10}
         | {"half_life_days": _ENDLESS}
         for factors, strength, alpha in (
-            (16, 10.0, 10.0), (32, 10.0, 10.0), (32, 30.0, 10.0), (32, 100.0, 10.0),
-            (32, 30.0, 30.0), (64, 30.0, 10.0), (64, 100.0, 10.0), (64, 100.0, 30.0),
+            (32, 10.0, 10.0), (32, 100.0, 10.0), (64, 30.0, 10.0), (64, 100.0, 10.0),
+            (64, 100.0, 30.0), (64, 200.0, 10.0), (128, 100.0, 10.0), (128, 200.0, 10.0),
         )
     ),
     "bpr": tuple(
-        {"factors": factors, "learning_rate": rate, "regularization": 0.01, "iterations": steps}
-        for factors in (32, 64)
-        for rate in (0.01, 0.05)
-        for steps in (20, 60)
+        {"factors": 64, "learning_rate": rate, "regularization": strength, "iterations": steps}
+        for rate in (0.01, 0.02)
+        for strength in (0.01, 0.1)
+        for steps in (60, 150)
     ),
 }  # fmt: skip
 PRIOR_EXPONENTS = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0, 1.25)

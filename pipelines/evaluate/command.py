@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.study import Note, StudyOptions, gather, run_study
 from pipelines.nights import config_of
 from pipelines.warehouse import Warehouse
@@ -25,7 +27,6 @@ def evaluate_retrieval(
     options: StudyOptions,
     *,
     learned: bool = True,
-    sweep: bool = False,
     format: str = "table",
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -35,7 +36,6 @@ def evaluate_retrieval(
         warehouse: Where the nights are.
         options: What is asked.
         learned: Whether models are trained for the learned arms.
-        sweep: Whether to train models of other context dropout and conditions too.
         format: table or json, on standard output; progress goes to standard error.
         out: Folder for the report and the JSON; None: neither.
 
@@ -48,7 +48,12 @@ def evaluate_retrieval(
     with _progress() as note:
         note("read the log")
         material = gather(warehouse, config, options)
-        found = run_study(material, options, None, note)
+        with TemporaryDirectory(prefix="queryloop-") as folder:
+            train = None
+            if learned:
+                manifest, users = warehouse.night(options.train_until), material.test.users
+                train = Learner(warehouse, manifest, config, users, Path(folder), note).train
+            found = run_study(material, options, train, note)
     if out is not None:
         _write(found, out)
     if format == "json":

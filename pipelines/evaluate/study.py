@@ -10,7 +10,7 @@ stand, to count hits; only the leakage gap, which asks what that would be worth,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from retrieval.held_out import (
     hold_out,
     tail_topics,
     with_oracle_conditions,
+    with_random_conditions,
 )
 from retrieval.tuning import TRIED, Trial, fit_baseline, tune_baselines
 
@@ -45,6 +46,11 @@ KNOWERS = ("popularity_in_condition", "als_prior_in_condition", "lr_filter")
 LEAKERS = ("cr", "cr_filter")
 THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # least confidence of the condition's topic; 0: no filter
 # Worth an interval of their own, where both are there (first less second).
+WITHOUT_CONDITION = {"none_share": 1.0}  # what makes LR of CR
+VARIED: Mapping[str, tuple[Any, ...]] = {
+    "context_dropout": (0.0, 0.3, 0.5, 0.8),
+    "condition": ("uniform", "confidence", "inverse_popularity", "all"),
+}
 PAIRS = (
     ("lr", "als_prior"), ("cr", "lr_filter"), ("cr", "als_prior_in_condition"),
     ("cr_unconditioned", "lr"), ("cr_mixed", "index"), ("cr_mixed", "item_knn"),
@@ -52,7 +58,7 @@ PAIRS = (
 )  # fmt: skip
 
 Note = Callable[[str], None]
-Engines = Callable[[int], Mapping[str, Engine]]  # by training seed: the engines of the learned arms
+Train = Callable[[int, Mapping[str, Any]], Engine]  # by seed and changes of the training's options
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class StudyOptions:
         actions: What counts as liked; empty: every action that is positive and of value above 0.
         seeds: Trainings that the figures of the learned arms are the mean of.
         seed: Of fits, resamples and subsets; of training, the first.
+        sweep: Whether models of other context dropout and conditions are trained too.
     """
 
     train_until: dt.date
@@ -74,6 +81,7 @@ class StudyOptions:
     actions: tuple[str, ...] = ()
     seeds: int = 1
     seed: int = 0
+    sweep: bool = False
 
     def __post_init__(self) -> None:
         for name in ("days", "validation_days", "seeds"):
@@ -129,14 +137,14 @@ def gather(warehouse: Warehouse, config: NightConfig, options: StudyOptions) -> 
 
 
 def run_study(
-    material: Material, options: StudyOptions, engines: Engines | None, note: Note
+    material: Material, options: StudyOptions, train: Train | None, note: Note
 ) -> dict[str, Any]:
     """Everything that the command prints, as plain JSON.
 
     Args:
         material: Of `gather`.
         options: What is asked.
-        engines: Trains and opens the learned arms; None: baselines and INDEX alone.
+        train: Trains the learned arms; None: baselines and INDEX alone.
         note: Told what begins.
     """
     scorers, trials = _tuned(material, options.seed, note)
@@ -145,8 +153,7 @@ def run_study(
     oracle = replace(
         judge, held_out=with_oracle_conditions(material.test, material.items, options.seed)
     )
-    items_engine = Engine(material.items.vectors, ItemEncoder(material.items))
-    runs = _engines(items_engine, engines, options, note)
+    runs = _engines(material.items, train, options, note)
     arms = _judged(judge, scorers, runs, note)
     leaking = _judged(oracle, scorers, runs, note, {*KNOWERS, *LEAKERS})
     comparison = Comparison(
@@ -162,12 +169,14 @@ def run_study(
         "items": len(material.items.ids),
         "condition_cover": condition_cover(judge.held_out, material.items),
         "tail_topics": judge.tail.tolist(),
-        "seeds": options.seeds if engines else 0,
+        "seeds": options.seeds if train else 0,
         "reference": REFERENCE,
         "rows": [_row(comparison, name) for name in arms],
         "pairs": _pairs(comparison, arms),
         "leakage": _leakage(comparison, leaking),
-        "thresholds": _thresholds(judge, runs, options.seed, note),
+        "thresholds": _thresholds(judge, runs[0], options.seed, note),
+        "random_topics": _random_topics(judge, runs[0], options.seed, note),
+        "sweep": _sweep(judge, oracle, train, options, note) if train and options.sweep else [],
         "tuning": [_trial(t) for t in trials],
     }
 
@@ -189,22 +198,25 @@ def _tuned(
 
 
 def _engines(
-    own: Engine, engines: Engines | None, options: StudyOptions, note: Note
-) -> list[Mapping[str, Engine]]:
-    """The engines of every training seed; INDEX has no seed."""
-    runs: list[Mapping[str, Engine]] = [{"items": own}]
-    if engines is not None:
-        runs = []
-        for seed in range(options.seed, options.seed + options.seeds):
-            note(f"train, seed {seed}")
-            runs.append({"items": own} | dict(engines(seed)))
+    items: Items, train: Train | None, options: StudyOptions, note: Note
+) -> list[dict[str, Engine]]:
+    """The engines of every training seed; INDEX has none."""
+    own = {"items": Engine(items.vectors, ItemEncoder(items))}
+    if train is None:
+        return [own]
+    runs = []
+    for seed in range(options.seed, options.seed + options.seeds):
+        note(f"train LR, seed {seed}")
+        lr = train(seed, WITHOUT_CONDITION)
+        note(f"train CR, seed {seed}")
+        runs.append(own | {"lr": lr, "cr": train(seed, {})})
     return runs
 
 
 def _judged(
     judge: Judge,
     scorers: Mapping[str, Scorer],
-    runs: list[Mapping[str, Engine]],
+    runs: Sequence[Mapping[str, Engine]],
     note: Note,
     wanted: Iterable[str] | None = None,
 ) -> dict[str, UserScores]:
@@ -274,25 +286,62 @@ def _leakage(comparison: Comparison, arms: Mapping[str, UserScores]) -> list[dic
 
 
 def _thresholds(
-    judge: Judge, runs: list[Mapping[str, Engine]], seed: int, note: Note
+    judge: Judge, engines: Mapping[str, Engine], seed: int, note: Note
 ) -> list[dict[str, Any]]:
     """Relevance against the filter: the surer a kept item's topic has to be, the fewer are kept."""
     found = []
     for threshold in THRESHOLDS:
         for name in ("index", "lr_filter", "cr_filter"):
             arm = ARMS[name]
-            if arm.engine not in runs[0]:
+            if arm.engine not in engines:
                 continue
             note(f"{name}, confidence from {threshold:g}")
             if threshold == 0.0:
                 arm = replace(arm, options=arm.unfiltered or arm.options, unfiltered=None)
-            scores = judge_arm(judge, arm, runs[0][arm.engine], threshold)
+            scores = judge_arm(judge, arm, engines[arm.engine], threshold)
             figures = Comparison({name: scores}, seed)
             found.append(
                 {"arm": name, "threshold": threshold}
                 | _interval(HIT_RATE, figures.figure(name, HIT_RATE))
                 | {"topic_match": figures.value(name, "topic_match")}
             )
+    return found
+
+
+def _random_topics(
+    judge: Judge, engines: Mapping[str, Engine], seed: int, note: Note
+) -> list[dict[str, Any]]:
+    """Whether the arms without filter hold to conditions that have nothing to do with the user."""
+    held_out = with_random_conditions(judge.held_out, judge.items, seed)
+    found = []
+    for name in ("lr", "cr", "cr_without_query_item"):
+        if ARMS[name].engine in engines:
+            note(f"{name}, random topics")
+            scores = judge_arm(replace(judge, held_out=held_out), ARMS[name], engines[name[:2]])
+            match = Comparison({name: scores}, seed).figure(name, "topic_match")
+            found.append({"arm": name} | _interval("topic_match", match))
+    return found
+
+
+def _sweep(
+    judge: Judge, oracle: Judge, train: Train, options: StudyOptions, note: Note
+) -> list[dict[str, Any]]:
+    """CR trained otherwise, one option at a time; first training seed."""
+    found = []
+    for option, values in VARIED.items():
+        for value in values:
+            note(f"train CR, {option} {value}")
+            engine = train(options.seed, {option: value})
+            arms = {
+                name: judge_arm(judge, ARMS[name], engine)
+                for name in ("cr", "cr_filter", "cr_unconditioned")
+            }
+            arms["cr@oracle"] = judge_arm(oracle, ARMS["cr"], engine)
+            comparison = Comparison(arms, options.seed)
+            for name in ("cr", "cr_filter", "cr_unconditioned"):
+                row = _row(comparison, name) | {"varied": option, "value": value}
+                row["oracle"] = comparison.value("cr@oracle", HIT_RATE) if name == "cr" else None
+                found.append(row)
     return found
 
 
