@@ -1,4 +1,4 @@
-"""Training batches: pairs with their histories as arrays, shuffled, conditions drawn anew.
+"""Training batches: pairs in a shuffled order, conditions drawn anew every epoch.
 
 Every draw is a hash of the seed, the epoch and what it is for, so a batch is the same whatever
 thread makes it and however often training is resumed.
@@ -6,34 +6,20 @@ thread makes it and however often training is resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from profiling.hashing import hash64, uniforms
-from profiling.schema import IntArray, ints
+from profiling.schema import FloatArray, IntArray
 from retrieval.index import Lists
-from retrieval.inputs import Catalogue, Rows, lists_of, pad, padded_topics, places_of
+from retrieval.inputs import Catalogue, Rows
 from retrieval.learning import TrainingConfig
-from retrieval.towers import ContextRows, Floats, HistoryRows, ModelConfig
-
-BoolArray = npt.NDArray[np.bool_]
-
-
-class Chunk(NamedTuple):
-    """Some users' rows: every (user_id, cutoff) of PAIRS is in HISTORIES.
-
-    Attributes:
-        histories: HISTORIES.
-        pairs: PAIRS.
-    """
-
-    histories: pa.Table
-    pairs: pa.Table
+from retrieval.pools import BoolArray, Pool
+from retrieval.towers import ContextRows, Floats, HistoryRows
 
 
 class Batch(NamedTuple):
@@ -46,7 +32,6 @@ class Batch(NamedTuple):
         users: (B,) int32 codes.
         cutoffs: (B,) int32 rows of the prior's table.
         early: (B,) bool, before the first cut-off.
-        weights: (B,) float32 of the rows in the loss.
         drawn: (U,) int32 item rows, even over the catalogue.
         sliced: (B, M) int32 item rows, even over the slice of the row's condition; -1 for none.
     """
@@ -57,110 +42,8 @@ class Batch(NamedTuple):
     users: Rows
     cutoffs: Rows
     early: BoolArray
-    weights: Floats
     drawn: Rows
     sliced: Rows
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pairs held in memory together, and the history of each.
-
-    Attributes:
-        ids: (m, L) int32 rows of the id embedding, recent items, then medoids.
-        rows: (m, L) int32 item rows, -1 for none.
-        weights: (m, L, K) float32 as in HistoryRows.
-        content: (m, K, c) float32 as in HistoryRows.
-        sizes: (m, 2) float32 as in HistoryRows.
-        n_recent: How many of the L places are for recent items.
-        medoids: (m, C) int32 item rows: the last places of `rows`.
-        history: (p,) the history of each pair.
-        users: (p,) int64 user ids.
-        items: (p,) int32 item rows of the positives.
-        cutoffs: (p,) int64 microseconds.
-        at: (p,) int64 microseconds.
-        queries: (p,) int32 item rows of logged query items, -1 where unknown.
-        topics: (p, T) int32 rows of the topics of logged conditions, -1 beyond.
-        confidences: (p, T) float32.
-    """
-
-    ids: Rows
-    rows: Rows
-    weights: Floats
-    content: Floats
-    sizes: Floats
-    n_recent: int
-    history: IntArray
-    users: IntArray
-    items: Rows
-    cutoffs: IntArray
-    at: IntArray
-    queries: Rows
-    topics: Rows
-    confidences: Floats
-
-    @property
-    def early(self) -> BoolArray:
-        """(p,) bool: positives before the first cut-off, members of their own history."""
-        return self.at < self.cutoffs
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-
-def pool_of(
-    chunks: list[Chunk], catalogue: Catalogue, topic_ids: IntArray, config: ModelConfig
-) -> Pool:
-    """Chunks as arrays; pairs whose item is not in the catalogue are left out.
-
-    Raises:
-        ValueError: A pair without its history.
-    """
-    histories = pa.concat_tables([c.histories for c in chunks]).combine_chunks()
-    pairs = pa.concat_tables([c.pairs for c in chunks]).combine_chunks()
-    items = catalogue.items.rows_of(ints(pairs, "item_id"))
-    pairs, items = pairs.filter(pa.array(items >= 0)), items[items >= 0]
-    recent, ages, medoids, importances = catalogue.history_parts(histories)
-    read = catalogue.pooled(recent, ages, medoids, importances, config)
-    queries = pairs["query_item_id"].fill_null(-1).to_numpy()
-    logged = lists_of(pairs, "logged_topics")
-    logged = Lists(logged.offsets, places_of(topic_ids, logged.values))
-    topics, sure = padded_topics(logged, lists_of(pairs, "logged_confidences").values, 8)
-    return Pool(
-        ids=read.ids.astype(np.int32),
-        rows=np.concatenate([recent, medoids], axis=1).astype(np.int32),
-        weights=read.weights,
-        content=read.content,
-        sizes=read.sizes,
-        n_recent=recent.shape[1],
-        history=_history_of(pairs, histories),
-        users=ints(pairs, "user_id"),
-        items=items.astype(np.int32),
-        cutoffs=ints(pairs, "cutoff"),
-        at=ints(pairs, "at"),
-        queries=catalogue.items.rows_of(queries).astype(np.int32),
-        topics=topics,
-        confidences=sure,
-    )
-
-
-def _history_of(pairs: pa.Table, histories: pa.Table) -> IntArray:
-    key: Any = np.dtype([("user", np.int64), ("cutoff", np.int64)])
-    known, wanted = (
-        np.rec.fromarrays([ints(t, "user_id"), ints(t, "cutoff")], dtype=key)
-        for t in (histories, pairs)
-    )
-    order = np.argsort(known, order=("user", "cutoff"))
-    places = np.searchsorted(known[order], wanted)
-    places = order[np.minimum(places, max(len(known) - 1, 0))] if len(known) else places
-    absent = np.flatnonzero(known[places] != wanted) if len(known) else np.arange(len(wanted))
-    if len(absent):
-        user, cutoff = wanted[absent[0]]
-        raise ValueError(
-            f"PAIRS has user {user} at cut-off {cutoff}, HISTORIES of the same chunk has not: "
-            "build the histories of all pairs"
-        )
-    return places.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -183,30 +66,51 @@ class BatchMaker:
     cutoffs: IntArray
     seed: int
 
-    def shuffled(self, pool: Pool, epoch: int) -> IntArray:
-        """(p,) the order of the pool's pairs in this epoch."""
+    def order(self, pool: Pool, epoch: int) -> IntArray:
+        """The places of the pairs learned from in this epoch, in its order."""
         drawn = hash64("shuffle", self.seed, epoch, pool.users, pool.items)
-        return np.argsort(drawn, kind="stable")
+        order = np.argsort(drawn, kind="stable")
+        order = order[~self.held_out(pool)[order]]
+        early = np.flatnonzero(pool.early[order])
+        # Some early pairs, others every epoch: as many as belong there, the first in this order.
+        return np.delete(order, early[round(len(early) * self.config.early_share) :])
 
-    def batches(self, pool: Pool, order: IntArray, epoch: int) -> Iterator[Batch]:
-        """Whole batches in this order; what is left over waits for another epoch's order.
+    def expected(self, pool: Pool) -> FloatArray:
+        """(p,) how often each pair is learned from in an epoch, in expectation."""
+        often = np.where(pool.early, self.config.early_share, 1.0)
+        return np.where(self.held_out(pool), 0.0, often)
+
+    def held_out(self, pool: Pool) -> BoolArray:
+        """(p,) bool: pairs kept for the recall that training shows; the same for every seed."""
+        share = uniforms("held out", pool.users, pool.items)
+        return (share < self.config.heldout_share) & ~pool.early
+
+    def steps(self, pool: Pool) -> int:
+        """How many batches an epoch of this pool has; 0 where there is no pair, else at least 1."""
+        held = self.held_out(pool)
+        early = round(int((pool.early & ~held).sum()) * self.config.early_share)
+        pairs = early + int((~pool.early & ~held).sum())
+        return max(min(pairs, 1), pairs // self.config.batch_size)
+
+    def batches(self, pool: Pool, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """Whole batches from the `first` on; what is left over waits for another epoch's order.
 
         A pool smaller than a batch is repeated until it fills one.
         """
-        size = self.config.batch_size
-        if len(order) < size:
+        size, order = self.config.batch_size, self.order(pool, epoch)
+        if 0 < len(order) < size:
             order = np.resize(order, size)
-        for number in range(len(order) // size):
-            yield self.batch(pool, order[number * size : (number + 1) * size], epoch, number)
+        for number in range(first, len(order) // size):
+            yield self.batch(pool, order[number * size : (number + 1) * size], epoch)
 
-    def batch(self, pool: Pool, which: IntArray, epoch: int, number: int) -> Batch:
+    def batch(self, pool: Pool, which: IntArray, epoch: int) -> Batch:
         """The pairs `which` with their conditions of this epoch."""
         history, rows = self._histories(pool, which)
         context = self._contexts(pool, which, rows[:, pool.n_recent :], epoch)
         early = pool.early[which]
+        first = int(pool.users[which[0]]), int(pool.items[which[0]])
         draw = np.arange(self.config.uniform_negatives)
-        drawn = uniforms("drawn", self.seed, epoch, number, int(pool.users[which[0]]), draw)
-        weights = np.where(early, np.float32(self.config.early_weight), np.float32(1))
+        drawn = uniforms("drawn", self.seed, epoch, *first, draw)
         return Batch(
             history=history,
             context=context,
@@ -214,7 +118,6 @@ class BatchMaker:
             users=(hash64(pool.users[which]) & np.uint64(0x7FFFFFFF)).astype(np.int32),
             cutoffs=np.searchsorted(self.cutoffs, pool.cutoffs[which]).astype(np.int32),
             early=early,
-            weights=weights,
             drawn=(drawn * len(self.catalogue.ids)).astype(np.int32),
             sliced=self._sliced(context.topics, pool, which, epoch),
         )
@@ -225,33 +128,45 @@ class BatchMaker:
         weights, content, sizes = pool.weights[of], pool.content[of], pool.sizes[of]
         rows = pool.rows[of]
         own = rows == pool.items[which][:, None]
-        for b in np.flatnonzero(own.any(axis=1)):
-            places = np.flatnonzero(own[b])
-            vector = self.catalogue.items.vectors[pool.items[which[b]]]
-            content[b] -= weights[b, places].sum(axis=0)[:, None] * vector
-            weights[b, places] = 0
+        b, place = np.nonzero(own)
+        vectors = self.catalogue.items.vectors[pool.items[which[b]]]
+        np.subtract.at(content, b, weights[b, place][:, :, None] * vectors[:, None, :])
+        weights[b, place] = 0
         return HistoryRows(pool.ids[of], content, weights, sizes), np.where(own, -1, rows)
 
     def _contexts(self, pool: Pool, which: IntArray, medoids: Rows, epoch: int) -> ContextRows:
+        """Each pair's condition: logged, drawn from the positive, or one of the history's own."""
         config, items = self.config, pool.items[which]
-        none, logged, chosen = (
+        none, logged, chosen, own, place, alone = (
             uniforms(name, self.seed, epoch, pool.users[which], items)
-            for name in ("none", "logged", "topic")
+            for name in ("none", "logged", "topic", "own", "medoid", "query")
         )
-        queries = pool.queries[which]
-        if config.query_source == "nearest":
-            queries = np.where(queries >= 0, queries, self._nearest(items, medoids))
         topics, sure = self._item_topics(items, chosen)
+        importance = pool.weights[pool.history[which], pool.n_recent :, -1]
+        if config.query_source == "nearest":
+            queries = self._nearest(items, medoids)
+        else:
+            queries = _drawn_medoid(importance * self._shares(medoids, topics), medoids, place)
+        queries = np.where(pool.queries[which] >= 0, pool.queries[which], queries)
+        asked = alone >= config.query_dropout
+        if config.query_source == "shared":
+            of_query = self.catalogue.topics[queries], self.catalogue.confidences[queries]
+            topics, sure = _either(asked & (queries >= 0), *of_query, topics, sure)
         use_logged = (pool.topics[which, 0] >= 0) & (logged < config.logged_share)
         topics, sure = _either(
             use_logged, pool.topics[which], pool.confidences[which], topics, sure
         )
-        keep = (none >= config.none_share)[:, None]
-        topics, sure = np.where(keep, topics, -1), np.where(keep, sure, np.float32(0))
-        alone = uniforms("query", self.seed, epoch, pool.users[which], items)
-        asked = keep[:, 0] & (alone >= config.query_dropout)
+        drawn = _drawn_medoid(importance, medoids, place)
+        use_own = ~use_logged & (own < config.history_share) & (drawn >= 0)
+        of_own = self.catalogue.topics[drawn], self.catalogue.confidences[drawn]
+        topics, sure = _either(use_own, *of_own, topics, sure)
+        queries = np.where(use_own, drawn, queries)
+        keep = none >= config.none_share
+        asked &= keep & (config.query_source != "none")
         return self.catalogue.context_rows(
-            topics.astype(np.int32), sure, np.where(asked, queries, -1).astype(np.int64)
+            np.where(keep[:, None], topics, -1).astype(np.int32),
+            np.where(keep[:, None], sure, np.float32(0)),
+            np.where(asked, queries, -1).astype(np.int64),
         )
 
     def _item_topics(self, items: Rows, chosen: npt.NDArray[np.float64]) -> tuple[Rows, Floats]:
@@ -269,6 +184,11 @@ class BatchMaker:
         place = np.minimum(place, topics.shape[1] - 1)[:, None]
         topic = np.take_along_axis(topics, place, axis=1)
         return topic, (topic >= 0).astype(np.float32)
+
+    def _shares(self, medoids: Rows, topics: Rows) -> BoolArray:
+        """(B, C) bool: which medoids carry the first of the row's topics."""
+        carried = (self.catalogue.topics[medoids] == topics[:, :1, None]).any(axis=2)
+        return carried & (medoids >= 0) & (topics[:, :1] >= 0)
 
     def _nearest(self, items: Rows, medoids: Rows) -> Rows:
         """The medoid nearest to each item, -1 where there is none: the query it would answer."""
@@ -299,6 +219,15 @@ class BatchMaker:
         return np.where((topic >= 0) & (sizes > 0), rows, -1).astype(np.int32)
 
 
+def _drawn_medoid(weights: Floats, medoids: Rows, drawn: npt.NDArray[np.float64]) -> Rows:
+    """One medoid a row by its weight, -1 where all weigh 0."""
+    ends = np.cumsum(np.where(medoids >= 0, weights, 0), axis=1, dtype=np.float64)
+    place = (ends <= drawn[:, None] * ends[:, -1:]).sum(axis=1)
+    place = np.minimum(place, medoids.shape[1] - 1)
+    found = np.take_along_axis(medoids, place[:, None], axis=1)[:, 0]
+    return np.where(ends[:, -1] > 0, found, -1).astype(np.int32)
+
+
 def _either(
     left: BoolArray, topics: Rows, sure: Floats, other_topics: Rows, other_sure: Floats
 ) -> tuple[Rows, Floats]:
@@ -314,24 +243,6 @@ def _either(
     )
 
 
-def pools(
-    source: Iterable[Chunk],
-    catalogue: Catalogue,
-    topic_ids: IntArray,
-    model: ModelConfig,
-    pool_pairs: int,
-) -> Iterator[Pool]:
-    """The source's chunks, gathered until a pool has `pool_pairs` pairs."""
-    gathered: list[Chunk] = []
-    for chunk in source:
-        gathered.append(chunk)
-        if sum(c.pairs.num_rows for c in gathered) >= pool_pairs:
-            yield pool_of(gathered, catalogue, topic_ids, model)
-            gathered = []
-    if gathered:
-        yield pool_of(gathered, catalogue, topic_ids, model)
-
-
 def slices_of(catalogue: Catalogue, n_topics: int) -> Lists:
     """Item rows by topic row."""
     rows, places = np.nonzero(catalogue.topics >= 0)
@@ -339,6 +250,3 @@ def slices_of(catalogue: Catalogue, n_topics: int) -> Lists:
     order = np.argsort(topics, kind="stable")
     offsets = np.searchsorted(topics[order], np.arange(n_topics + 1))
     return Lists(offsets.astype(np.int64), rows[order].astype(np.int64))
-
-
-_ = pad

@@ -39,11 +39,19 @@ class TrainingConfig:
     logged_share: float = option(
         0.8, "share of rows with a logged condition that use it", low=0.0, high=1.0
     )
+    history_share: float = option(
+        0.05,
+        "share of conditions that are the topics of one of the history's medoids, drawn by "
+        "importance, whatever the positive is about: how far a condition binds (ours)",
+        low=0.0,
+        high=1.0,
+    )
     query_source: str = option(
-        "nearest",
-        "query item of a row that has none logged; nearest: the history's medoid nearest to the "
-        "positive (ours); none: none",
-        choices=("nearest", "none"),
+        "shared",
+        "query item of a row that has none logged. shared: a medoid of the history that carries "
+        "the condition, by importance, and its topics are then the condition, as in serving; "
+        "nearest: the medoid nearest to the positive, which tells of it; none: none (ours)",
+        choices=("shared", "nearest", "none"),
     )
     query_dropout: float = option(
         0.3, "share of conditions that go without their query item", low=0.0, high=1.0
@@ -55,8 +63,11 @@ class TrainingConfig:
     alignment: float = option(
         0.0, "weight of the alignment of query vector and condition in the loss", low=0.0
     )
-    early_weight: float = option(
-        1.0, "weight of positives before the first cut-off, which have no time", low=0.0
+    early_share: float = option(
+        0.25,
+        "share of the positives before the first cut-off, which have no order, seen an epoch",
+        low=0.0,
+        high=1.0,
     )
     prior_smoothing: float = option(
         0.1, "added to an item's share of positives in units of an even share", low=1e-6

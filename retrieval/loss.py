@@ -14,6 +14,7 @@ Functions take the array namespace `xp`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 _LOW = -1e30  # of a masked logit: its exp is 0, its gradient too
@@ -52,10 +53,20 @@ def keep_mask(xp: Any, positives: Any, users: Any, candidates: Any, owners: Any)
     return xp.logical_and(other_item, owners != users[:, None])
 
 
-def sampled_softmax(xp: Any, positive: Any, negatives: Any, kept: Any) -> Any:
-    """(B,) loss from corrected logits: positive (B,), negatives (B, N) and their mask (B, N)."""
+def sampled_softmax(
+    xp: Any, positive: Any, negatives: Any, kept: Any, fixed: Callable[[Any], Any]
+) -> Any:
+    """(B,) loss from corrected logits.
+
+    Args:
+        xp: Array namespace.
+        positive: (B,).
+        negatives: (B, N).
+        kept: (B, N) bool, which count.
+        fixed: Takes its argument out of the gradient; the greatest logit cancels out of the loss.
+    """
     masked = xp.where(kept, negatives, _LOW)
-    top = xp.maximum(masked.max(axis=1), positive)
+    top = fixed(xp.maximum(masked.max(axis=1), positive))
     total = xp.exp(masked - top[:, None]).sum(axis=1) + xp.exp(positive - top)
     return xp.log(total) + top - positive
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from profiling.decay import half_life_weights
 from profiling.schema import FloatArray, IntArray
+from retrieval.pools import BoolArray
 from retrieval.towers import Floats
 
 
@@ -24,7 +25,7 @@ class Popularity:
     Attributes:
         cutoffs: (q,) int64 ascending microseconds; the last is that of the training.
         days: Half-lives.
-        counts: (q, n, P + 1) float64: what came between a cut-off and the one before, decayed to it.
+        counts: (q, n, P + 1) float64: what came since the cut-off before, decayed to this one.
     """
 
     cutoffs: IntArray
@@ -36,17 +37,17 @@ class Popularity:
         """Nothing counted yet."""
         return cls(cutoffs, days, np.zeros((len(cutoffs), items, len(days) + 1)))
 
-    def add(self, items: IntArray, at: IntArray, early: IntArray) -> None:
+    def add(self, items: IntArray, at: IntArray, early: BoolArray) -> None:
         """Count positives: item rows, microseconds, whether before the first cut-off."""
         shape = self.counts.shape[:2]
         interval = np.searchsorted(self.cutoffs, at, side="right")
-        inside = (interval < len(self.cutoffs)) & ~early.astype(bool)
+        inside = (interval < len(self.cutoffs)) & ~early
         cells = interval[inside] * shape[1] + items[inside]
         for p, half_life in enumerate(self.days):
             weights = half_life_weights(at[inside], self.cutoffs[interval[inside]], half_life)
             added = np.bincount(cells, weights, minlength=shape[0] * shape[1])
             self.counts[:, :, p] += added.reshape(shape)
-        first = np.bincount(items[early.astype(bool)], minlength=shape[1])
+        first = np.bincount(items[early], minlength=shape[1])
         self.counts[0, :, -1] += first
 
     def priors(self, smoothing: float) -> Floats:

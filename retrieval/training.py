@@ -1,12 +1,16 @@
-"""Training: passes over the pairs, checkpoints, progress, and the model that comes of it."""
+"""Training: passes over the pairs, checkpoints, progress, and the model that comes of it.
+
+    trained = train(TrainingInputs(source, items, topics, cutoffs), config, model, seed=0)
+
+The source is asked again every epoch, unless its pairs fit into one pool. With one seed, and on one
+machine, training twice gives the same model, also where the second was resumed in between.
+"""
 
 from __future__ import annotations
 
 import math
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,17 +19,43 @@ import numpy as np
 import pyarrow as pa
 
 from profiling.items import Items
-from retrieval import towers
-from retrieval.batches import Batch, BatchMaker, Chunk, pools, slices_of
+from profiling.schema import FloatArray, IntArray
+from retrieval.ahead import made_ahead
+from retrieval.batches import Batch, BatchMaker, slices_of
+from retrieval.checkpoint import read_checkpoint, write_checkpoint
+from retrieval.heldout import heldout_recall
 from retrieval.inputs import Catalogue, topic_content
 from retrieval.learning import TrainingConfig
-from retrieval.objective import World, compiled_step
+from retrieval.objective import Step, World, compiled_step
+from retrieval.pools import Chunk, Pool, pools
 from retrieval.popularity import Popularity
-from retrieval.towers import ModelConfig
+from retrieval.towers import ModelConfig, Params, initial_params
 from retrieval.trained import TrainedModel
+from retrieval.warm_start import warm_params
 
-_AHEAD = 4  # batches made while a step runs
-_EVERY = 50  # steps between two looks at the loss
+_LOOK = 20  # steps between two looks at the loss, each of which waits for the step
+_LEAST = 1e-9  # share of positives of an item that has none
+_LAST_RATE = 0.02  # of the learning rate's height
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What `train` reads.
+
+    Attributes:
+        source: Chunks of users, iterated again every epoch in the same order.
+        items: The catalogue; every item of it gets an id embedding.
+        topics: TOPICS.
+        cutoffs: The ascending nightly cut-offs that the pairs' are of, microseconds; the last one
+            is that of the training: no positive from then on.
+        warm_start: A model to go on from.
+    """
+
+    source: Iterable[Chunk]
+    items: Items
+    topics: pa.Table
+    cutoffs: IntArray
+    warm_start: TrainedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +63,12 @@ class Progress:
     """Where training stands.
 
     Attributes:
-        step: Steps done, from 1.
-        steps: Steps in all, as far as known.
-        epoch: From 0.
+        step: Steps done.
+        steps: Steps in all.
+        epoch: The running one, from 0.
         loss: Mean since the last report.
-        recall: Of held-out positives, the share among the 100 best unseen; nan between epochs.
-        seconds: Since training began.
+        recall: Of held-out positives, the share among the 100 best; nan but after an epoch.
+        seconds: Since the first step began.
     """
 
     step: int
@@ -49,127 +79,276 @@ class Progress:
     seconds: float
 
 
+@dataclass
+class _State:
+    """What changes while training; a checkpoint holds it.
+
+    Attributes:
+        params: Parameters.
+        optimiser: The optimiser's state.
+        step: Steps done.
+        losses: Of the steps since the last look.
+        recalls: The held-out recall after each epoch.
+    """
+
+    params: Params
+    optimiser: Any
+    step: int = 0
+    losses: list[Any] = field(default_factory=list)
+    recalls: list[float] = field(default_factory=list)
+
+
 def train(
-    source: Iterable[Chunk],
-    items: Items,
-    topics: pa.Table,
+    inputs: TrainingInputs,
     config: TrainingConfig,
     model: ModelConfig,
     *,
     seed: int,
-    cutoff: int,
-    warm_start: TrainedModel | None = None,
     checkpoint: Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
 ) -> TrainedModel:
-    """Train a model on every positive before the cut-off."""
-    return Training(source, items, topics, config, model, seed, cutoff).run(progress)
+    """A model of every positive in the source.
+
+    Args:
+        inputs: Pairs, catalogue, topics, cut-offs.
+        config: Options of the training.
+        model: The shape of the model.
+        seed: Of the first parameters, order, conditions, negatives and dropout.
+        checkpoint: A file written after every epoch; where it is there, training goes on from it.
+        progress: Told of every look at the loss.
+
+    Raises:
+        ValueError: No pairs; a checkpoint or warm start of another shape, seed or catalogue.
+        FloatingPointError: The loss is no number, with the step; the checkpoint stays.
+        OSError: The checkpoint cannot be written.
+    """
+    return Training(inputs, config, model, seed).run(checkpoint, progress)
 
 
 class Training:
-    """One training."""
+    """One training; what is known before its first step."""
 
     def __init__(
-        self,
-        source: Iterable[Chunk],
-        items: Items,
-        topics: pa.Table,
-        config: TrainingConfig,
-        model: ModelConfig,
-        seed: int,
-        cutoff: int,
+        self, inputs: TrainingInputs, config: TrainingConfig, model: ModelConfig, seed: int
     ) -> None:
-        self.config, self.model, self.seed, self.cutoff = config, model, seed, cutoff
-        self.items = items
-        self.topic_ids, self.topic_content = topic_content(topics, items.width)
+        self.inputs, self.config, self.model, self.seed = inputs, config, model, seed
+        items = inputs.items
+        self.topic_ids, self.topic_content = topic_content(inputs.topics, items.width)
         self.catalogue = Catalogue.of(items, items.ids, self.topic_ids)
-        self.pool = next(pools(source, self.catalogue, self.topic_ids, model, config.pool_pairs))
-        pool = self.pool
-        self.cutoffs = np.unique(np.r_[pool.cutoffs, cutoff])
-        popularity = Popularity.none(self.cutoffs, model.prior_days, len(items.ids))
-        popularity.add(pool.items, pool.at, pool.early)
-        self.prior = popularity.priors(config.prior_smoothing)
-        weights = np.where(pool.early, config.early_weight, 1.0)
-        self.train_rows = np.flatnonzero(weights > 0)
-        counts = np.bincount(pool.items[self.train_rows], minlength=len(items.ids)).astype(float)
-        self.frequencies = np.maximum(counts / counts.sum(), 1e-9).astype(np.float32)
         slices = slices_of(self.catalogue, len(self.topic_ids))
-        topic_counts = np.zeros(len(self.topic_ids) + 1)
-        np.add.at(topic_counts, self.catalogue.topics, counts[:, None])
         self.maker = BatchMaker(
-            self.catalogue, config, topic_counts[:-1], slices, self.cutoffs, seed
+            self.catalogue, config, np.diff(slices.offsets), slices, inputs.cutoffs, seed
         )
+        self._only: Pool | None = None
+        self.steps_of_pool: list[int] = []
+        popularity, counts = self._counted()
+        self.prior = popularity.priors(config.prior_smoothing)
         self.world = World(
-            self.catalogue.item_rows(slice(None)),
-            np.arange(len(self.topic_ids), dtype=np.int32),
-            self.topic_content,
-            self.prior,
-            self.frequencies,
-            np.diff(slices.offsets).astype(np.float32),
+            items=self.catalogue.item_rows(slice(None)),
+            topic_rows=np.arange(len(self.topic_ids), dtype=np.int32),
+            topic_content=self.topic_content,
+            prior=self.prior,
+            frequencies=np.maximum(counts / counts.sum(), _LEAST).astype(np.float32),
+            slice_sizes=np.diff(slices.offsets).astype(np.float32),
         )
 
-    def run(self, progress: Callable[[Progress], None] | None) -> TrainedModel:
-        import jax
-        import optax
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.config.epochs * sum(self.steps_of_pool)
 
-        config = self.config
-        per_epoch = max(1, len(self.train_rows) // config.batch_size)
-        total = per_epoch * config.epochs
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0,
-            config.learning_rate,
-            int(config.warmup_share * total),
-            total,
-            0.02 * config.learning_rate,
-        )
-        optimiser = optax.adamw(rate, weight_decay=config.weight_decay)
-        params: Any = towers.initial_params(
-            self.model, len(self.items.ids), len(self.topic_ids), self.items.width, self.seed
-        )
-        params = jax.tree.map(jax.numpy.asarray, params)
-        state = optimiser.init(params)
-        step = compiled_step(optimiser, self.world, config, self.model, self.seed)
-        began, number, recent = perf_counter(), 0, []
-        for epoch in range(config.epochs):
-            order = self.maker.shuffled(self.pool, epoch)
-            order = (
-                order[np.isin(order, self.train_rows)]
-                if len(self.train_rows) < len(order)
-                else order
+    def _counted(self) -> tuple[Popularity, FloatArray]:
+        """One pass: positives by item and cut-off, by item, and the steps of every pool."""
+        n, cutoffs = len(self.inputs.items.ids), self.inputs.cutoffs
+        popularity = Popularity.none(cutoffs, self.model.prior_days, n)
+        counts = np.zeros(n)
+        for pool in self._read():
+            known = ~self.maker.held_out(pool)
+            popularity.add(pool.items[known].astype(np.int64), pool.at[known], pool.early[known])
+            counts += np.bincount(pool.items, self.maker.expected(pool), minlength=n)
+            self.steps_of_pool.append(self.maker.steps(pool))
+            self._only = pool
+        if counts.sum() == 0:
+            raise ValueError(
+                "there is no pair to learn from: no positive engagement before the cut-off has an "
+                "item of the catalogue; import engagements, or train to a later date"
             )
-            for batch in ahead(self.maker.batches(self.pool, order, epoch)):
-                params, state, value = step(params, state, batch, number)
-                number += 1
-                recent.append(value)
-            loss = float(np.mean([float(v) for v in recent]))
-            recent = []
-            if progress:
-                progress(Progress(number, total, epoch, loss, math.nan, perf_counter() - began))
+        if len(self.steps_of_pool) > 1:
+            self._only = None
+        return popularity, counts
+
+    def pools(self) -> Iterator[Pool]:
+        """The pools of one epoch."""
+        return iter([self._only]) if self._only is not None else self._read()
+
+    def _read(self) -> Iterator[Pool]:
+        size = self.config.pool_pairs
+        return pools(self.inputs.source, self.catalogue, self.topic_ids, self.model, size)
+
+    def batches(self, done: int) -> Iterator[tuple[int, Batch]]:
+        """(epoch, batch) of all steps but the first `done`."""
+        for epoch in range(self.config.epochs):
+            if done >= sum(self.steps_of_pool):
+                done -= sum(self.steps_of_pool)
+                continue
+            for pool, steps in zip(self.pools(), self.steps_of_pool, strict=True):
+                for batch in self.maker.batches(pool, epoch, min(done, steps)):
+                    yield epoch, batch
+                done -= min(done, steps)
+
+    def run(self, checkpoint: Path | None, progress: Callable[[Progress], None]) -> TrainedModel:
+        """Train, from the checkpoint on where there is one."""
+        optimiser = self._optimiser()
+        step = compiled_step(optimiser, self.world, self.config, self.model, self.seed)
+        state = self._begin(optimiser, checkpoint)
+        began, per_epoch, losses = perf_counter(), sum(self.steps_of_pool), [math.nan]
+        for epoch, batch in made_ahead(self.batches(state.step)):
+            self._advance(state, step, batch)
+            ends = state.step % per_epoch == 0
+            if ends or state.step % _LOOK == 0:
+                losses.append(_looked_at(state))
+                recall = math.nan
+                if ends:
+                    recall = heldout_recall(
+                        next(self.pools()), self.maker, self.trained(state, losses[-1])
+                    )
+                    state.recalls.append(recall)
+                    self._keep(state, checkpoint)
+                progress(
+                    Progress(
+                        state.step, self.steps, epoch, losses[-1], recall, perf_counter() - began
+                    )
+                )
+        return self.trained(state, losses[-1])
+
+    def _advance(self, state: _State, step: Step, batch: Batch) -> None:
+        state.params, state.optimiser, loss = step(state.params, state.optimiser, batch, state.step)
+        state.step += 1
+        state.losses.append(loss)
+
+    def trained(self, state: _State, loss: float) -> TrainedModel:
+        """The model as it stands."""
         return TrainedModel(
             config=self.model,
-            params={k: np.asarray(v) for k, v in params.items()},
-            item_ids=self.items.ids,
+            params={name: np.asarray(array) for name, array in state.params.items()},
+            item_ids=self.inputs.items.ids,
             topic_ids=self.topic_ids,
             topic_content=self.topic_content,
             prior=self.prior[-1],
-            prior_unknown=self.prior[-1].min(axis=0),
-            embedding_version=self.items.version,
-            cutoff=self.cutoff,
-            record={"seed": self.seed, "steps": number, "loss": loss},
+            prior_unknown=np.full(
+                self.prior.shape[2], np.log(self.config.prior_smoothing), np.float32
+            ),
+            embedding_version=self.inputs.items.version,
+            cutoff=int(self.inputs.cutoffs[-1]),
+            record={
+                "seed": self.seed,
+                "steps": state.step,
+                "loss": loss,
+                "heldout_recall_100": state.recalls[-1] if state.recalls else math.nan,
+            },
         )
 
+    def _optimiser(self) -> Any:
+        import optax
 
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, made in a thread while the one before is used."""
-    waiting: queue.Queue[Any] = queue.Queue(_AHEAD)
+        height, warm = self.config.learning_rate, int(self.config.warmup_share * self.steps)
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if warm else height, height, warm, max(self.steps, warm + 1), _LAST_RATE * height
+        )
+        return optax.adamw(rate, weight_decay=self.config.weight_decay)
 
-    def fill() -> None:
-        for batch in batches:
-            waiting.put(batch)
-        waiting.put(None)
+    def _begin(self, optimiser: Any, checkpoint: Path | None) -> _State:
+        """The first state, or that of the checkpoint."""
+        import jax
 
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    while (batch := waiting.get()) is not None:
-        yield batch
-    thread.join()
+        items = self.inputs.items
+        params: Params = initial_params(
+            self.model, len(items.ids), len(self.topic_ids), items.width, self.seed
+        )
+        if self.inputs.warm_start is not None:
+            params = warm_params(params, self.model, items, self.topic_ids, self.inputs.warm_start)
+        params = {name: jax.numpy.asarray(array) for name, array in params.items()}
+        state = _State(params, optimiser.init(params))
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(state, checkpoint)
+        return state
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in with the training that goes on from it."""
+        return {
+            "config": asdict(self.model),
+            "training": asdict(self.config),
+            "seed": self.seed,
+            "items": len(self.inputs.items.ids),
+            "embedding_version": self.inputs.items.version,
+            "cutoff": int(self.inputs.cutoffs[-1]),
+            "steps": self.steps,
+        }
+
+    def _keep(self, state: _State, checkpoint: Path | None) -> None:
+        """Write the checkpoint."""
+        if checkpoint is None:
+            return
+        import jax
+
+        arrays = {f"param.{name}": np.asarray(a) for name, a in state.params.items()}
+        leaves = jax.tree.leaves(state.optimiser)
+        arrays |= {f"optimiser.{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        head = self._identity() | {"step": state.step, "recalls": state.recalls}
+        write_checkpoint(checkpoint, arrays, head)
+
+    def _resume(self, state: _State, checkpoint: Path) -> None:
+        import jax
+
+        arrays, head = read_checkpoint(checkpoint)
+        for name, wanted in self._identity().items():
+            found = head.get(name)
+            if found != _as_json(wanted):
+                raise ValueError(
+                    f"{checkpoint} is of another training: its {name} is {found!r}, this one's "
+                    f"{_as_json(wanted)!r}; delete it to begin anew"
+                )
+        state.params = {
+            name: jax.numpy.asarray(_fitting(arrays, f"param.{name}", array, checkpoint))
+            for name, array in state.params.items()
+        }
+        leaves, tree = jax.tree.flatten(state.optimiser)
+        state.optimiser = jax.tree.unflatten(
+            tree,
+            [
+                jax.numpy.asarray(_fitting(arrays, f"optimiser.{i}", leaf, checkpoint))
+                for i, leaf in enumerate(leaves)
+            ],
+        )
+        state.step, state.recalls = head["step"], head["recalls"]
+
+
+def _looked_at(state: _State) -> float:
+    """The mean loss since the last look; raises where one is no number."""
+    losses = np.array([float(loss) for loss in state.losses])
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if len(wrong):
+        step = state.step - len(losses) + int(wrong[0]) + 1
+        raise FloatingPointError(
+            f"the loss is {losses[wrong[0]]} at step {step}: training stops, the last checkpoint "
+            "and the last model stay; lower `learning_rate` or raise `temperature`"
+        )
+    state.losses.clear()
+    return float(losses.mean())
+
+
+def _fitting(arrays: Mapping[str, Any], name: str, like: Any, where: Path) -> Any:
+    found = arrays.get(name)
+    if found is None or found.shape != like.shape or found.dtype != like.dtype:
+        raise ValueError(
+            f"{where}: {name} is {None if found is None else found.shape}, must be {like.shape}: "
+            "delete it to begin anew"
+        )
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    """Tuples as the lists that JSON makes of them."""
+    if isinstance(value, dict):
+        return {k: _as_json(v) for k, v in value.items()}
+    return [_as_json(v) for v in value] if isinstance(value, list | tuple) else value
