@@ -18,10 +18,12 @@ from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
-from pipelines.nights import rebuild, run_nights
+from pipelines.nights import config_of, rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.plan import date_of
-from pipelines.summary import show_night
+from pipelines.progress import training_bar
+from pipelines.summary import show_model, show_night
+from pipelines.training import TrainOptions, train_models
 from pipelines.warehouse import Warehouse
 
 app = typer.Typer(
@@ -120,6 +122,26 @@ def night(  # noqa: PLR0913 (one option a decision)
         show_night(console, opened, manifest)
 
     run_nights(opened, dates, run, allow_gap=allow_gap, report=report)
+
+
+@app.command()
+def train(
+    warehouse: WarehouseOption,
+    date: Annotated[str, typer.Option(help="the night up to which it learns")],
+    seed: Annotated[int | None, typer.Option(help="the configuration's by default")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="begin anew, not with the newest model before")
+    ] = False,
+) -> None:
+    """Train the retrieval model that later nights ask; needs the extra `retrieval`."""
+    opened = Warehouse.open(warehouse)
+    config = config_of(opened)
+    options = TrainOptions(config.seed if seed is None else seed, fresh)
+    console = Console(highlight=False, soft_wrap=True)
+    with training_bar() as report:
+        made = train_models(opened, _date(date), config, options, report)
+    for record in made:
+        show_model(console, record)
 
 
 @app.command()

@@ -22,6 +22,9 @@ from profiling.history import ProfileConfig
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig
+from retrieval.histories import HistoryConfig
+from retrieval.learning import TrainingConfig
+from retrieval.towers import ModelConfig
 from selection.experiments import Arm, Experiment, selections_of
 from selection.outcomes import OutcomeConfig
 from selection.prior import PriorConfig
@@ -57,6 +60,9 @@ class NightConfig:
         "arms: each with a selection, which then replaces the one above, and retrieval options",
     )
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    histories: HistoryConfig = field(default_factory=HistoryConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
 
     def __post_init__(self) -> None:

@@ -101,14 +101,14 @@ def open_folder(root: str, folder: Folder) -> Path:
         for file in folder.files:
             _check_size(join(root, folder.path, file.name), file)
         return Path(root, folder.path)
-    place = _cache() / folder.digest
+    place = local_cache() / folder.digest
     if not place.exists():
         _download(root, folder, place)
     return place
 
 
-def _cache() -> Path:
-    """The user's own: nobody else can put files there."""
+def local_cache() -> Path:
+    """Where copies of an object store's files lie: the user's own, nobody else writes there."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "queryloop"
 

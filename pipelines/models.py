@@ -21,6 +21,7 @@ from pipelines.manifests import FORMAT, check_format, reading, to_json
 from pipelines.plan import date_of
 from pipelines.storage import create_exclusive, join, list_names, read_bytes, unique_name
 from retrieval.histories import HistoryConfig
+from selection.experiments import Experiment
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Learners:
 
     def __str__(self) -> str:
         return f"arm {self.arm!r} of experiment {self.experiment!r}" if self.arm else "all users"
+
+
+def learners_of(experiment: Experiment | None, arm: str) -> Learners:
+    """Whose engagements the model of an arm learns from; '' without an experiment."""
+    if experiment is None or experiment.learning == "shared":
+        return Learners()
+    return Learners(experiment.salt or experiment.name, arm)
 
 
 @dataclass(frozen=True)

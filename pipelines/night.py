@@ -343,8 +343,8 @@ def draft_manifest(
     )
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what decides a row's bits."""
-    libraries = ("apache-beam", "numpy", "pyarrow", "numba", "duckdb", "scikit-learn")
+def library_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of what decides a row's bits; `more` of what trains a model."""
+    libraries = ("apache-beam", "numpy", "pyarrow", "numba", "duckdb", "scikit-learn", *more)
     ours = {"python": platform.python_version(), "queryloop": package_version()}
     return ours | {name: version(name) for name in libraries}

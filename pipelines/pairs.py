@@ -20,11 +20,11 @@ from pipelines.storage import naming, unique_name
 from pipelines.stored import read_bucket
 from pipelines.warehouse import Warehouse
 from profiling.schema import ints
+from retrieval.batches import Chunk
 from retrieval.histories import HistoryConfig, build_histories
 from retrieval.pairs import make_pairs
 from selection.experiments import fit_arms
 
-Chunk = tuple[pa.Table, pa.Table]  # HISTORIES and PAIRS of one bucket
 _PROFILE_KEY = ["user_id", "cutoff", "cluster_id"]
 _PROFILE_COLUMNS = [*_PROFILE_KEY, "importance", "medoid_item_id"]
 _OUTCOME_COLUMNS = ("impression_id", "draw_id", "credit", "query_type", "query_id")
@@ -44,17 +44,14 @@ class StoredPairs:
 
     def __iter__(self) -> Iterator[Chunk]:
         for bucket in range(self.buckets):
-            histories, pairs = (_read(_path(self.folder, n, bucket)) for n in _NAMES)
+            histories, pairs = (_read(_path(self.folder, n, bucket)) for n in Chunk._fields)
             if pairs.num_rows:
-                yield histories, pairs
+                yield Chunk(histories, pairs)
 
     @property
     def rows(self) -> int:
         """Pairs in all."""
-        return sum(_read(_path(self.folder, "PAIRS", b)).num_rows for b in range(self.buckets))
-
-
-_NAMES = ("HISTORIES", "PAIRS")  # in the order of a chunk; PAIRS is written last
+        return sum(_read(_path(self.folder, "pairs", b)).num_rows for b in range(self.buckets))
 
 
 def store_pairs(
@@ -79,9 +76,11 @@ def store_pairs(
     folder.mkdir(parents=True, exist_ok=True)
     chain = warehouse.chain(manifest)
     for bucket in range(warehouse.buckets):
-        if not _path(folder, "PAIRS", bucket).exists():
+        if not _path(folder, "pairs", bucket).exists():
             chunk = bucket_pairs(warehouse, chain, config, histories, bucket, learners=learners)
-            for name, table in zip(_NAMES, chunk, strict=True):
+            for name, table in zip(  # pairs last: they say that the chunk is whole
+                Chunk._fields, chunk, strict=True
+            ):
                 _write(table, _path(folder, name, bucket))
     return StoredPairs(folder, warehouse.buckets)
 
@@ -113,7 +112,7 @@ def bucket_pairs(
         cutoffs=np.array([m.cutoff for m in chain], np.int64),
     )
     profiles = _versions(read("PROFILES", chain, tuple(_PROFILE_COLUMNS)))
-    return build_histories(history, profiles, pairs, config.actions, histories), pairs
+    return Chunk(build_histories(history, profiles, pairs, config.actions, histories), pairs)
 
 
 def _versions(profiles: pa.Table) -> pa.Table:

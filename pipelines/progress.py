@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from apache_beam.metrics import Metrics
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from retrieval.training import Progress as Training
 
 _DONE: Counter[str] = Counter()  # buckets through each step, in this process
 
@@ -51,3 +55,35 @@ def progress_bars(title: str, steps: tuple[str, ...], total: int, *, show: bool)
         finally:
             stop.set()
             watcher.join()
+
+
+@contextmanager
+def training_bar() -> Iterator[Callable[[Training], None]]:
+    """A bar with the loss and the newest recall; on no terminal, a line whenever recall is new."""
+    recall = "?"
+
+    def said(now: Training) -> str:
+        nonlocal recall
+        if now.recall == now.recall:  # nan between epochs
+            recall = f"{now.recall:.3f}"
+        return f"epoch {now.epoch + 1}, loss {now.loss:.3f}, recall at 100 {recall}"
+
+    if not sys.stderr.isatty():
+
+        def tell(now: Training) -> None:
+            text = said(now)
+            if now.recall == now.recall or now.step == now.steps:
+                print(
+                    f"{text}, step {now.step} of {now.steps}, {now.seconds:.0f} s", file=sys.stderr
+                )
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description:<56}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+        task = bars.add_task("training", total=None)
+
+        def show(now: Training) -> None:
+            bars.update(task, description=said(now), completed=now.step, total=now.steps)
+
+        yield show

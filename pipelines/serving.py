@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from pipelines.folders import Folder, check_folder, folder_from, open_folder, store_folder
 from pipelines.manifests import StoredFile, reading, to_json
-from pipelines.models import Learners, ModelRecord, NoModel, model_for, models
+from pipelines.models import ModelRecord, NoModel, learners_of, model_for, models
 from pipelines.plan import NightPlan, catalogue_digest, open_items, open_topics
 from pipelines.storage import create_exclusive, exists, join, read_bytes, unique_name
 from pipelines.workers import code_version
@@ -78,7 +78,8 @@ def _serve_arm(plan: NightPlan, name: str, config: RetrievalConfig) -> ArmServin
     if config.arm == "index":
         return ArmServing(config)
     try:
-        found = model_for(models(plan.root), plan.cutoff, _learners(plan, name), config.model)
+        learners = learners_of(plan.config.experiment, name)
+        found = model_for(models(plan.root), plan.cutoff, learners, config.model)
         index = prepare_index(plan.root, found, plan.catalogue["ITEMS"], plan.catalogue["TOPICS"])
         return ArmServing(config.settled(learned=True), found, index)
     except NoModel as error:
@@ -93,13 +94,6 @@ def _serve_arm(plan: NightPlan, name: str, config: RetrievalConfig) -> ArmServin
         f"retrieval by a model{f' for arm {name!r}' if name else ''}: {problem}; or set "
         "retrieval.fall_back to go on with the arm index"
     ) from problem
-
-
-def _learners(plan: NightPlan, arm: str) -> Learners:
-    experiment = plan.config.experiment
-    if experiment is None or experiment.learning == "shared":
-        return Learners()
-    return Learners(experiment.salt or experiment.name, arm)
 
 
 def prepare_index(

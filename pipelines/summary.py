@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.manifests import Manifest
+from pipelines.models import ModelRecord
 from pipelines.warehouse import Warehouse
 
 STEPS = (
@@ -37,7 +38,31 @@ def show_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> No
         seconds = manifest.seconds.get(step, 0.0)
         table.add_row(step, f"{rows['in']:,}", source, f"{rows['out']:,}", target, f"{seconds:.2f}")
     console.print(table)
+    for line in retrieval_lines(manifest):
+        console.print(line, highlight=False)
     console.print(account(manifest), highlight=False)
+
+
+def retrieval_lines(manifest: Manifest) -> list[str]:
+    """Which arm of retrieval served whom, and why not another; a line an arm."""
+    lines = []
+    for name, how in manifest.retrieval.items():
+        who = f"{name}: " if name else ""
+        asked = f", model {how['model']}" if how["model"] else ""
+        fell = f"; fell back: {how['fell_back']}" if how["fell_back"] else ""
+        lines.append(f"retrieval: {who}{how['arm']}{asked}{fell}")
+    return lines
+
+
+def show_model(console: Console, record: ModelRecord) -> None:
+    """Print what a training made."""
+    begun = f"went on from model {record.parent}" if record.parent else "begun anew"
+    measured = ", ".join(f"{name} {_short(value)}" for name, value in record.report.items())
+    console.print(f"{record}, of {record.learners}, {begun}: {measured}")
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"
 
 
 def account(manifest: Manifest) -> str:

@@ -1,0 +1,196 @@
+"""`queryloop train`: a model of everything up to a night, stored where later nights find it.
+
+Pairs are made bucket by bucket and kept beside the training's checkpoint, under a digest of all
+that decides the model: a training that broke off goes on from there. The model becomes visible by
+one atomic create.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.config import NightConfig
+from pipelines.folders import Folder, check_folder, local_cache, open_folder
+from pipelines.manifests import Manifest
+from pipelines.models import (
+    Learners,
+    ModelRecord,
+    NoModel,
+    add_model,
+    learners_of,
+    model_for,
+    models,
+)
+from pipelines.night import library_versions
+from pipelines.pairs import store_pairs
+from pipelines.plan import catalogue_digest, open_items, open_topics
+from pipelines.storage import is_local, unique_name
+from pipelines.warehouse import Warehouse
+from pipelines.workers import code_version
+from retrieval.trained import TrainedModel
+
+if TYPE_CHECKING:
+    from retrieval.training import Progress
+
+EXTRA = ("jax", "jaxlib", "optax")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is trained, beyond the configuration.
+
+    Attributes:
+        seed: Of initial weights, order and negatives.
+        fresh: Whether it begins anew instead of with the newest model before.
+    """
+
+    seed: int = 0
+    fresh: bool = False
+
+
+Report = Callable[["Progress"], None]
+
+
+def train_models(
+    warehouse: Warehouse,
+    date: dt.date,
+    config: NightConfig,
+    options: TrainOptions,
+    report: Report = lambda progress: None,
+) -> list[ModelRecord]:
+    """Train on everything up to the night of `date`: one model, or one an arm that learns alone.
+
+    Args:
+        warehouse: Where the night was run, and where the models go.
+        date: The night.
+        config: Experiment, actions, and the options of histories, model and training.
+        options: The rest.
+        report: Told how training goes.
+
+    Raises:
+        ValueError: The night was not run, there is nothing to learn from, the model to begin with
+            does not fit, or the extra `retrieval` is not installed.
+    """
+    check_extra()
+    manifest = warehouse.night(date)
+    wanted = {
+        learners_of(config.experiment, name): None
+        for name, how in config.retrievals.items()
+        if how.arm != "index"
+    }
+    if not wanted:
+        raise ValueError("every arm asks the arm index, which needs no model; see retrieval.arm")
+    return [train_model(warehouse, manifest, config, options, who, report) for who in wanted]
+
+
+def train_model(
+    warehouse: Warehouse,
+    manifest: Manifest,
+    config: NightConfig,
+    options: TrainOptions,
+    learners: Learners,
+    report: Report = lambda progress: None,
+) -> ModelRecord:
+    """Train one model on the nights up to `manifest` and make it visible."""
+    from retrieval.training import train
+
+    root = warehouse.root
+    items = open_items(root, manifest.catalogue["ITEMS"])
+    topics = open_topics(root, manifest.catalogue["TOPICS"])
+    parent = None if options.fresh else _parent(root, manifest.cutoff, learners)
+    work = _work_folder(warehouse, manifest, config, options, learners, parent)
+    pairs = store_pairs(warehouse, manifest, config, config.histories, work, learners=learners)
+    if not pairs.rows:
+        raise ValueError(
+            f"{root} has no positive engagement of {learners} up to {manifest.date} to learn from; "
+            "import some, or see `actions`: one must be positive with a value above 0"
+        )
+    trained = train(
+        pairs,
+        items,
+        topics,
+        config.training,
+        config.model,
+        seed=options.seed,
+        cutoff=manifest.cutoff,
+        warm_start=None if parent is None else _trained(root, parent),
+        checkpoint=work / "checkpoint.npz",
+        progress=report,
+    )
+    place = work / unique_name("model")
+    trained.save(place)
+    draft = ModelRecord(
+        number=0,
+        folder=Folder("", ()),
+        date=manifest.date,
+        cutoff=manifest.cutoff,
+        learners=learners,
+        manifest=manifest.number,
+        parent=None if parent is None else parent.number,
+        seed=options.seed,
+        embedding_version=items.version,
+        embedding_width=items.width,
+        catalogue=catalogue_digest(manifest.catalogue),
+        histories=config.histories,
+        config={"model": asdict(config.model), "training": asdict(config.training)},
+        code=code_version(),
+        report=trained.record | {"pairs": pairs.rows},
+        versions=library_versions(EXTRA),
+    )
+    made = add_model(root, place, draft)
+    shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def check_extra() -> None:
+    """Raise ValueError where the libraries that train are not installed."""
+    try:
+        import jax  # noqa: F401
+        import optax  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"training needs {error.name}; pip install 'queryloop[retrieval]'"
+        ) from error
+
+
+def _parent(root: str, cutoff: int, learners: Learners) -> ModelRecord | None:
+    try:
+        return model_for(models(root), cutoff, learners)
+    except NoModel:
+        return None
+
+
+def _trained(root: str, record: ModelRecord) -> TrainedModel:
+    """The model to begin with, its files compared with its record."""
+    try:
+        check_folder(root, record.folder)
+        return TrainedModel.load(open_folder(root, record.folder))
+    except ValueError as error:
+        raise ValueError(f"{error}; --fresh begins without it") from error
+
+
+def _work_folder(
+    warehouse: Warehouse,
+    manifest: Manifest,
+    config: NightConfig,
+    options: TrainOptions,
+    learners: Learners,
+    parent: ModelRecord | None,
+) -> Path:
+    """On this machine, named by all that decides the model."""
+    parts = [
+        (warehouse.root, manifest.number, manifest.cutoff, options.seed, code_version()),
+        [asdict(part) for part in (learners, config.histories, config.model, config.training)],
+        [asdict(action) for action in config.actions],
+        None if parent is None else parent.folder.digest,
+    ]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    base = Path(warehouse.root, "staged") if is_local(warehouse.root) else local_cache()
+    return base / f"train-{digest}"
