@@ -20,9 +20,9 @@ from pipelines.storage import naming, unique_name
 from pipelines.stored import read_bucket
 from pipelines.warehouse import Warehouse
 from profiling.schema import ints
-from retrieval.batches import Chunk
 from retrieval.histories import HistoryConfig, build_histories
 from retrieval.pairs import make_pairs
+from retrieval.pools import Chunk
 from selection.experiments import fit_arms
 
 _PROFILE_KEY = ["user_id", "cutoff", "cluster_id"]

@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
-from retrieval.held_out import HeldOut
 from retrieval.index import Lists
+from retrieval.protocol import HeldOut
 from retrieval.rankings import NOTHING, Ranking, SlotLists, deal, top_rows
 
 _BLOCK = 256  # users scored at a time

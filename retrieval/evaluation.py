@@ -26,8 +26,8 @@ from profiling.bootstrap import RESAMPLES, Estimate, estimate, resampled_sums
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
 from retrieval.candidates import carries_topic
-from retrieval.held_out import HeldOut
 from retrieval.index import Lists
+from retrieval.protocol import HeldOut
 from retrieval.rankings import Ranking, SlotLists
 
 DEPTHS = (10, 100, 300)  # k of hit rate and recall

@@ -24,7 +24,7 @@ from retrieval.baselines import (
     rank,
 )
 from retrieval.evaluation import AT, count_hits
-from retrieval.held_out import HeldOut
+from retrieval.protocol import HeldOut
 
 TRIALS = 8
 VALIDATED_USERS = 4000  # at most; chosen by hash

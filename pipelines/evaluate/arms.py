@@ -13,8 +13,8 @@ from retrieval.baselines import Scorer, rank, rank_slots
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.encoders import Asked, QueryEncoder
 from retrieval.evaluation import DEEPEST, Judge, UserScores
-from retrieval.held_out import HeldOut
 from retrieval.index import ExactIndex, ItemIndex, Vectors
+from retrieval.protocol import HeldOut
 from retrieval.rankings import Ranking, SlotLists, interleave, lists_of_candidates
 
 _CHUNK = 2000  # users sent through step 5 at a time

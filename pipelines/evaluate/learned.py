@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.config import NightConfig
@@ -16,14 +17,11 @@ from pipelines.manifests import Manifest
 from pipelines.models import Learners
 from pipelines.pairs import StoredPairs, store_pairs
 from pipelines.plan import open_items, open_topics
+from pipelines.training import check_extra
 from pipelines.warehouse import Warehouse
 from profiling.schema import IntArray
 from retrieval.encoders import ModelEncoder, encode_users
-from retrieval.histories import HistoryConfig
-from retrieval.learning import TrainingConfig
 from retrieval.model import RetrievalModel
-from retrieval.towers import ModelConfig
-from retrieval.training import Progress, train
 
 
 class Learner:
@@ -43,7 +41,7 @@ class Learner:
         Args:
             warehouse: Where the nights are.
             manifest: The last one that is learned from; users are encoded as of it.
-            config: Actions.
+            config: Actions, and the options of histories, model and training.
             user_ids: Who will ask.
             folder: On this machine, for the pairs.
             note: Told how far a training is.
@@ -53,36 +51,33 @@ class Learner:
         self._user_ids = pa.array(user_ids)
         self._items = open_items(warehouse.root, manifest.catalogue["ITEMS"])
         self._topics = open_topics(warehouse.root, manifest.catalogue["TOPICS"])
-        self._histories = HistoryConfig()
-        self._shape = ModelConfig()
         self._pairs: StoredPairs | None = None
 
     def train(self, seed: int, changes: Mapping[str, Any]) -> Engine:
-        """Train with the default options but for `changes`, and encode items and users.
+        """Train with the warehouse's options but for `changes`, and encode items and users.
 
         Raises:
             ValueError: The extra `retrieval` is not installed, or there is nothing to learn from.
         """
+        check_extra()
+        from retrieval.training import Progress, TrainingInputs, train
 
         def tell(at: Progress) -> None:
             self._note(f"train, seed {seed}: step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}")
 
-        try:
-            trained = train(
+        cutoffs = [m.cutoff for m in self._warehouse.chain(self._manifest)]
+        trained = train(
+            TrainingInputs(
                 self._stored_pairs(),
                 self._items,
                 self._topics,
-                replace(TrainingConfig(), **changes),
-                self._shape,
-                seed=seed,
-                cutoff=self._manifest.cutoff,
-                progress=tell,
-            )
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"training needs {error.name}: pip install 'queryloop[retrieval]', or give "
-                "--no-model to compare baselines and the arm INDEX"
-            ) from None
+                np.array(cutoffs, np.int64),
+            ),
+            replace(self._config.training, **changes),
+            self._config.model,
+            seed=seed,
+            progress=tell,
+        )
         return self._engine(RetrievalModel(trained, self._items, self._topics))
 
     def _engine(self, model: RetrievalModel) -> Engine:
@@ -92,7 +87,7 @@ class Learner:
             self._warehouse.read("PROFILES", self._manifest),
             self._user_ids,
             self._config.actions,
-            self._histories,
+            self._config.histories,
             cutoff=self._manifest.cutoff,
         )
         return Engine(model.encode_items(self._items), ModelEncoder(model, encodings))
@@ -105,7 +100,7 @@ class Learner:
                 self._warehouse,
                 self._manifest,
                 self._config,
-                self._histories,
+                self._config.histories,
                 self._folder,
                 learners=Learners(),
             )

@@ -28,7 +28,7 @@ from profiling.schema import ints
 from retrieval.baselines import Feedback, Popularity, Scorer, WithPrior
 from retrieval.encoders import ItemEncoder
 from retrieval.evaluation import AT, Comparison, Judge, UserScores, mean_scores
-from retrieval.held_out import (
+from retrieval.protocol import (
     HeldOut,
     condition_cover,
     hold_out,
@@ -185,7 +185,7 @@ def _tuned(
     material: Material, seed: int, note: Note
 ) -> tuple[dict[str, Scorer], tuple[Trial, ...]]:
     """Every baseline with the options that did best, refitted up to the cut-off."""
-    tuned = tune_baselines(material.before, material.validation, seed, note)
+    tuned = tune_baselines(material.before, material.validation, seed, note, TRIED)
     prior = Popularity.fit(material.feedback, **tuned.options["popularity"])
     scorers: dict[str, Scorer] = {"popularity": prior}
     for name in TRIED:

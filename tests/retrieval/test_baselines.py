@@ -14,7 +14,7 @@ from retrieval.baselines import (
     rank,
     rank_slots,
 )
-from retrieval.held_out import hold_out
+from retrieval.protocol import hold_out
 from retrieval.tuning import TRIALS, TRIED, fit_baseline, hit_rate, tune_baselines
 from tests.retrieval.evaluation_rows import SIX, catalogue, pairs_of, queries_of
 

@@ -5,7 +5,7 @@ import pytest
 
 from profiling.bootstrap import estimate
 from retrieval.evaluation import Comparison, Judge, UserScores, mean_scores, slot_overlap
-from retrieval.held_out import hold_out
+from retrieval.protocol import hold_out
 from retrieval.rankings import Ranking, SlotLists
 from tests.retrieval.evaluation_rows import SIX, catalogue, pairs_of, queries_of
 
