@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.charts import BLUE, GREEN, GREY, RED, Interval, Series, interval_chart, line_chart
+from pipelines.charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    RED,
+    Interval,
+    Point,
+    Series,
+    interval_chart,
+    line_chart,
+    point_chart,
+)
 from pipelines.evaluate.views import (
     MEANING,
     headline,
@@ -13,6 +24,7 @@ from pipelines.evaluate.views import (
     side_tables,
 )
 from pipelines.report import Picture, Report, Section, grid_of, percent
+from retrieval.evaluation import DEPTHS
 
 _COLORS = {"lr": BLUE, "cr": GREEN, "index": RED}
 
@@ -39,7 +51,7 @@ def study_page(found: dict[str, Any]) -> Report:
 
 def _arms(found: dict[str, Any]) -> Section:
     reference = found["reference"]
-    columns = main_columns(reference)
+    columns = main_columns()
     rows = [row_cells(row, reference) for row in found["rows"]]
     return Section(
         "Arms and baselines",
@@ -72,23 +84,23 @@ def _against(found: dict[str, Any]) -> tuple[Picture, ...]:
 
 
 def _trade(found: dict[str, Any]) -> str:
-    """Topic match of every arm, as rows."""
-    return interval_chart(
+    """Topic match against hit rate."""
+    return point_chart(
         [
-            Interval(r["arm"], r["topic_match"], r["topic_match"], r["topic_match"], _color(r))
-            for r in found["rows"]
-            if r["topic_match"] is not None
+            Point(row["arm"], row["topic_match"], row["hit_rate_100"], _color(row))
+            for row in found["rows"]
+            if row["topic_match"] is not None
         ],
-        label="topic match of the first 100",
+        x_label="topic match of the first 100",
+        y_label="hit rate at 100",
     )
 
 
 def _depths(found: dict[str, Any]) -> Section:
-    depths = (10, 100, 300)
     series = [
-        Series(row["arm"], depths, [row[f"hit_rate_{k}"] for k in depths], _color(row))
+        Series(row["arm"], DEPTHS, [row[f"hit_rate_{k}"] for k in DEPTHS], _color(row))
         for row in found["rows"]
-        if not row["arm"].endswith(("_in_condition", "_free"))
+        if not row["arm"].endswith(("_filter", "_free"))
     ]
     chart = line_chart(series, x_label="items per user", y_label="hit rate")
     return Section(

@@ -40,9 +40,9 @@ from retrieval.tuning import TRIED, Trial, fit_baseline, tune_baselines
 
 HIT_RATE = f"hit_rate_{AT}"
 REFERENCE = "als_prior"
-IN_CONDITION = "_in_condition"
+FILTERED = "_filter"
 # Whose gap between the label's condition and the real one says what the oracle itself knows.
-KNOWERS = ("popularity_in_condition", "als_prior_in_condition", "lr_filter")
+KNOWERS = ("popularity_filter", "als_prior_filter", "lr_filter")
 LEAKERS = ("cr", "cr_filter")
 THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # least confidence of the condition's topic; 0: no filter
 # Worth an interval of their own, where both are there (first less second).
@@ -52,9 +52,9 @@ VARIED: Mapping[str, tuple[Any, ...]] = {
     "condition": ("uniform", "confidence", "inverse_popularity", "all"),
 }
 PAIRS = (
-    ("lr", "als_prior"), ("cr", "lr_filter"), ("cr", "als_prior_in_condition"),
+    ("lr", "als_prior"), ("cr", "lr_filter"), ("cr", "als_prior_filter"),
     ("cr_unconditioned", "lr"), ("cr_mixed", "index"), ("cr_mixed", "item_knn"),
-    ("cr_filter", "lr_filter"), ("lr_filter", "als_prior_in_condition"), ("lr", "item_knn"),
+    ("cr_filter", "lr_filter"), ("lr_filter", "als_prior_filter"), ("lr", "item_knn"),
 )  # fmt: skip
 
 Note = Callable[[str], None]
@@ -224,7 +224,7 @@ def _judged(
     found: dict[str, UserScores] = {}
     chosen = None if wanted is None else set(wanted)
     for base, scorer in scorers.items():
-        for name, conditioned in ((base, False), (base + IN_CONDITION, True)):
+        for name, conditioned in ((base, False), (base + FILTERED, True)):
             if chosen is None or name in chosen:
                 note(name)
                 found[name] = judge_scorer(judge, scorer, conditioned=conditioned)

@@ -198,7 +198,7 @@ def test_every_arm_and_baseline_has_a_row(study: dict[str, Any]) -> None:
     base = ["popularity"] + [
         name + prior for name in ("item_knn", "als", "bpr") for prior in ("", "_prior")
     ]
-    wanted = [name + more for name in base for more in ("", "_in_condition")]
+    wanted = [name + more for name in base for more in ("", "_filter")]
     assert names == [*wanted, "index", "index_free"]
     for row in study["rows"]:
         assert row["low"] <= row["hit_rate_100"] <= row["high"]
@@ -213,7 +213,7 @@ def test_every_arm_and_baseline_has_a_row(study: dict[str, Any]) -> None:
 
 def test_what_the_oracle_knows_is_more_than_the_real_conditions_do(study: dict[str, Any]) -> None:
     gaps = {row["arm"]: row for row in study["leakage"]}
-    assert set(gaps) == {"popularity_in_condition", "als_prior_in_condition"}
+    assert set(gaps) == {"popularity_filter", "als_prior_filter"}
     for row in gaps.values():
         assert row["gap"] == pytest.approx(row["oracle"] - row["real"])
 
@@ -272,7 +272,7 @@ def test_the_command_prints_one_json_object_and_writes_an_offline_report(
     assert page.count("<svg") >= 4
     assert not re.search(r"(https?:)?//[a-z]", page)
     assert "<script" not in page
-    assert "als_prior_in_condition" in page
+    assert "als_prior_filter" in page
 
 
 def test_the_command_prints_a_table(
