@@ -23,7 +23,7 @@ from retrieval.index import Lists
 from retrieval.protocol import HeldOut
 from retrieval.rankings import NOTHING, Ranking, SlotLists, deal, top_rows
 
-_BLOCK = 256  # users scored at a time
+_BLOCK_CELLS = 1 << 21  # scores held at a time, 16 MiB
 
 
 @dataclass(frozen=True)
@@ -272,8 +272,9 @@ def rank_slots(scorer: Scorer, held_out: HeldOut, items: Items, k: int) -> SlotL
 def _blocks(scorer: Scorer, held_out: HeldOut) -> Any:
     """(first user, scores of a block of users), what they know at -inf."""
     known = held_out.known
-    for start in range(0, len(held_out.users), _BLOCK):
-        users = held_out.users[start : start + _BLOCK]
+    block = max(1, _BLOCK_CELLS // max(held_out.n_items, 1))
+    for start in range(0, len(held_out.users), block):
+        users = held_out.users[start : start + block]
         scores = scorer.scores(users)
         bounds = known.offsets[start : start + len(users) + 1]
         owners = np.repeat(np.arange(len(users)), np.diff(bounds))

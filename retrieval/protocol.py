@@ -36,12 +36,14 @@ class HeldOut:
         positives: u Lists of item rows engaged with after the cut-off and not known before.
         known: u Lists of item rows exposed to or engaged with before; they must not come back.
         queries: QUERIES of these users on one surface, by (user, slot): a slot each.
+        n_items: Size of the catalogue.
     """
 
     users: IntArray
     positives: Lists
     known: Lists
     queries: pa.Table
+    n_items: int
 
     @cached_property
     def offsets(self) -> IntArray:
@@ -61,7 +63,8 @@ class HeldOut:
     def take(self, which: Mask) -> HeldOut:
         """The users in `which`, (u,) bool."""
         slots = np.repeat(which, np.diff(self.offsets))
-        return HeldOut(
+        return replace(
+            self,
             users=self.users[which],
             positives=_take(self.positives, which),
             known=_take(self.known, which),
@@ -97,7 +100,7 @@ def hold_out(queries: pa.Table, later: pa.Table, earlier: pa.Table, items: Items
             f"engagement with a new item among {later.num_rows:,} after the cut-off; choose an "
             "earlier day, more days, or other actions"
         )
-    return HeldOut(users, positives, known, queries).take(kept)
+    return HeldOut(users, positives, known, queries, len(items.ids)).take(kept)
 
 
 def with_oracle_conditions(held_out: HeldOut, items: Items, seed: int) -> HeldOut:

@@ -116,7 +116,7 @@ def tune_baselines(
     exponents: dict[str, float] = {}
 
     def judge(name: str, given: Mapping[str, Any], scorer: Scorer) -> float:
-        trials.append(Trial(name, given, hit_rate(scorer, validation, feedback.n_items)))
+        trials.append(Trial(name, given, hit_rate(scorer, validation)))
         return trials[-1].hit_rate
 
     for name in sorted(tried, key=lambda each: (each != "popularity", each)):
@@ -139,9 +139,9 @@ def tune_baselines(
     return Tuned(options, exponents, tuple(trials))
 
 
-def hit_rate(scorer: Scorer, held_out: HeldOut, n_items: int) -> float:
+def hit_rate(scorer: Scorer, held_out: HeldOut) -> float:
     """Share of the positives found among the first 100."""
-    hits = count_hits(rank(scorer, held_out, AT).rows, held_out.positives, n_items)
+    hits = count_hits(rank(scorer, held_out, AT).rows, held_out.positives, held_out.n_items)
     return float(hits.sum() / len(held_out.positives.values))
 
 

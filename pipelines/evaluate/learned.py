@@ -78,9 +78,10 @@ class Learner:
             seed=seed,
             progress=tell,
         )
-        return self._engine(RetrievalModel(trained, self._items, self._topics))
+        return self.engine(RetrievalModel(trained, self._items, self._topics))
 
-    def _engine(self, model: RetrievalModel) -> Engine:
+    def engine(self, model: RetrievalModel) -> Engine:
+        """A model with the items and users of the study encoded."""
         encodings = encode_users(
             model,
             self._warehouse.read("HISTORY", self._manifest),

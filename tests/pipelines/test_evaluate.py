@@ -7,7 +7,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,24 @@ import pytest
 from pipelines.cli import main
 from pipelines.config import NightConfig, render_config
 from pipelines.evaluate.arms import ARMS, Engine, judge_arm, retrieve
+from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.log import liked_actions, night_queries, read_log
-from pipelines.evaluate.study import REFERENCE, Material, StudyOptions, gather, run_study
+from pipelines.evaluate.page import study_page
+from pipelines.evaluate.study import (
+    PAIRS,
+    REFERENCE,
+    VARIED,
+    Material,
+    StudyOptions,
+    gather,
+    run_study,
+)
 from pipelines.failures import quiet_beam
 from pipelines.landing import land
 from pipelines.night import RunOptions
 from pipelines.nights import run_nights
 from pipelines.plan import cutoff_of
+from pipelines.report import render_report
 from pipelines.warehouse import Warehouse
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.decay import DAY_US
@@ -33,8 +45,12 @@ from profiling.schema import ints
 from profiling.tables import EXPOSURES
 from retrieval.encoders import ItemEncoder
 from retrieval.evaluation import Judge
+from retrieval.learning import TrainingConfig
+from retrieval.model import RetrievalModel
 from retrieval.protocol import HeldOut
+from retrieval.towers import ModelConfig
 from retrieval.tuning import TRIED
+from tests.pipelines.small_models import untrained
 from tests.pipelines.small_world import (
     day,
     engagements_table,
@@ -209,6 +225,86 @@ def test_every_arm_and_baseline_has_a_row(study: dict[str, Any]) -> None:
     reference = next(row for row in study["rows"] if row["arm"] == REFERENCE)
     assert (reference["difference"], reference["difference_low"]) == (0, 0)
     json.dumps(study, allow_nan=False)
+
+
+@pytest.fixture(scope="module")
+def learned(
+    warehouse: Warehouse, material: Material, options: StudyOptions, tmp_path_factory: Any
+) -> dict[str, Any]:
+    """The study with models that no training made, one a seed and option."""
+    pytest.importorskip("implicit")
+    learner = Learner(
+        warehouse,
+        warehouse.night(day(LAST_NIGHT)),
+        CONFIG,
+        material.test.users,
+        tmp_path_factory.mktemp("pairs"),
+        lambda text: None,
+    )
+
+    def train(seed: int, changes: Mapping[str, Any]) -> Engine:
+        number = seed + 100 * len(changes) + len(str(changes))
+        model = untrained(material.items, number, shape=ModelConfig(width=8, hidden=16))
+        return learner.engine(RetrievalModel(model, material.items))
+
+    return run_study(material, replace(options, seeds=2, sweep=True), train, lambda text: None)
+
+
+def test_the_learned_arms_stand_beside_the_others(learned: dict[str, Any]) -> None:
+    rows = {row["arm"]: row for row in learned["rows"]}
+    assert list(ARMS) == [name for name in rows if name in ARMS]
+    assert learned["seeds"] == 2
+    for name in ("lr_filter", "cr_filter"):
+        assert rows[name]["topic_match"] > 0.9
+        assert (
+            rows[name]["kept_share"] == rows[name[:2]]["topic_match"] != rows[name]["topic_match"]
+        )
+    assert rows["lr"]["slot_overlap"] == 1.0  # one list for all slots of a user
+    assert rows["cr"]["slot_overlap"] < 1.0
+    assert {(p["first"], p["second"]) for p in learned["pairs"]} == set(PAIRS)
+    for pair in learned["pairs"]:
+        gap = rows[pair["first"]]["hit_rate_100"] - rows[pair["second"]]["hit_rate_100"]
+        assert pair["difference"] == pytest.approx(gap)
+
+
+def test_what_a_model_leaks_is_its_gap_less_that_of_the_oracle(learned: dict[str, Any]) -> None:
+    gaps = {row["arm"]: row for row in learned["leakage"]}
+    assert list(gaps) == ["popularity_filter", "als_prior_filter", "lr_filter", "cr", "cr_filter"]
+    for name in ("cr", "cr_filter"):
+        assert gaps[name]["knower"] == "lr_filter"
+        assert gaps[name]["leak"] == pytest.approx(gaps[name]["gap"] - gaps["lr_filter"]["gap"])
+        assert gaps[name]["leak_low"] <= gaps[name]["leak"] <= gaps[name]["leak_high"]
+
+
+def test_every_option_that_is_varied_has_its_rows(learned: dict[str, Any]) -> None:
+    found = {(row["varied"], row["value"]) for row in learned["sweep"]}
+    assert found == {(name, value) for name, values in VARIED.items() for value in values}
+    assert len(learned["sweep"]) == 3 * len(found)
+    assert [row["arm"] for row in learned["random_topics"]] == ["lr", "cr", "cr_without_query_item"]
+    pages = render_report(study_page(learned))
+    assert "inverse_popularity" in pages
+    assert "lr_filter" in pages
+
+
+def test_a_model_is_trained_on_what_lies_before_the_cut_off(
+    warehouse: Warehouse, material: Material, tmp_path: Path
+) -> None:
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    config = replace(
+        CONFIG,
+        model=ModelConfig(width=8, hidden=16),
+        training=TrainingConfig(epochs=1, batch_size=32, uniform_negatives=8),
+    )
+    notes: list[str] = []
+    night, users = warehouse.night(day(LAST_NIGHT)), material.test.users
+    learner = Learner(warehouse, night, config, users, tmp_path, notes.append)
+    engine = learner.train(0, {"none_share": 1.0})
+    assert engine.vectors.shape == (120, 9)
+    assert any("step" in text for text in notes)
+    judge = Judge(material.test, material.items, np.array([0]))
+    scores = judge_arm(judge, ARMS["lr"], engine)
+    assert scores.above[:, scores.names.index("hit_rate_300")].sum() > 0
 
 
 def test_what_the_oracle_knows_is_more_than_the_real_conditions_do(study: dict[str, Any]) -> None:

@@ -128,7 +128,9 @@ def plain_slots(scores, known, topics, items, k):
     return sorted(rows, key=lambda i: (not inside[i], -scores[i], i))[:k]
 
 
-def test_ranking_in_the_condition_equals_its_plain_twin():
+@pytest.mark.parametrize("cells", [1 << 21, 100])  # all users at a time, or two
+def test_ranking_in_the_condition_equals_its_plain_twin(cells, monkeypatch):
+    monkeypatch.setattr("retrieval.baselines._BLOCK_CELLS", cells)
     rng = np.random.default_rng(4)
     topics = [sorted(rng.choice(5, rng.integers(0, 3), replace=False).tolist()) for _ in range(40)]
     items = catalogue(topics, np.ones((40, 2)))
@@ -224,7 +226,7 @@ def test_tuning_takes_what_found_most_on_the_validation_days():
     for trial in tuned.trials:
         if trial.baseline in tried:
             scorer = fit_baseline(trial.baseline, LOG, 0, trial.options)
-            assert trial.hit_rate == hit_rate(scorer, HELD, 6)
+            assert trial.hit_rate == hit_rate(scorer, HELD)
     rates = [t.hit_rate for t in tuned.trials if t.baseline == "popularity"]
     assert tuned.options["popularity"] == tried["popularity"][int(np.argmax(rates))]
     assert set(tuned.exponents) == {"item_knn"}
