@@ -21,6 +21,7 @@ from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import ints
+from profiling.tables import TOPICS, VECTOR
 
 EPOCH = dt.date(1970, 1, 1)
 # Facts once published: carried over, never redrawn.
@@ -198,9 +199,22 @@ def open_items(root: str, files: tuple[StoredFile, ...]) -> Items:
 
 
 @lru_cache(maxsize=2)
-def open_topics(root: str, files: tuple[StoredFile, ...]) -> pa.Table:
-    """TOPICS by ascending id, once a process; where an id comes twice, the later row holds."""
+def open_topics(
+    root: str, files: tuple[StoredFile, ...], items_files: tuple[StoredFile, ...]
+) -> pa.Table:
+    """TOPICS by ascending id, once a process, those among them that only items name.
+
+    Where an id comes twice, the later row holds.
+    """
     topics = read_files(root, "TOPICS", files)
+    named = np.unique(open_items(root, items_files).topic_ids)
+    missing = np.setdiff1d(named, ints(topics, "topic_id"))
+    nameless = {
+        "topic_id": missing,
+        "name": pa.array([""] * len(missing), pa.string()),
+        "embedding": pa.nulls(len(missing), VECTOR),
+    }
+    topics = pa.concat_tables([topics, TOPICS.build(nameless)])
     ids = ints(topics, "topic_id")
     _, last = np.unique(ids[::-1], return_index=True)
     return topics.take(pa.array(len(ids) - 1 - last))

@@ -143,7 +143,7 @@ def open_model(
     From then on a matrix product has one thread, as in `open_index`.
     """
     threadpool_limits(1, user_api="blas")
-    items, topics = open_items(root, items_files), open_topics(root, topics_files)
+    items, topics = open_items(root, items_files), open_topics(root, topics_files, items_files)
     return RetrievalModel.load(open_folder(root, folder), items, topics)
 
 

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pipelines.config import NightConfig
 from pipelines.folders import Folder, check_folder, local_cache, open_folder
 from pipelines.manifests import Manifest
@@ -99,11 +101,10 @@ def train_model(
     report: Report = lambda progress: None,
 ) -> ModelRecord:
     """Train one model on the nights up to `manifest` and make it visible."""
-    from retrieval.training import train
+    from retrieval.training import TrainingInputs, train
 
     root = warehouse.root
-    items = open_items(root, manifest.catalogue["ITEMS"])
-    topics = open_topics(root, manifest.catalogue["TOPICS"])
+    files = manifest.catalogue
     parent = None if options.fresh else _parent(root, manifest.cutoff, learners)
     work = _work_folder(warehouse, manifest, config, options, learners, parent)
     pairs = store_pairs(warehouse, manifest, config, config.histories, work, learners=learners)
@@ -112,18 +113,24 @@ def train_model(
             f"{root} has no positive engagement of {learners} up to {manifest.date} to learn from; "
             "import some, or see `actions`: one must be positive with a value above 0"
         )
-    trained = train(
+    inputs = TrainingInputs(
         pairs,
-        items,
-        topics,
-        config.training,
-        config.model,
-        seed=options.seed,
-        cutoff=manifest.cutoff,
-        warm_start=None if parent is None else _trained(root, parent),
-        checkpoint=work / "checkpoint.npz",
-        progress=report,
+        open_items(root, files["ITEMS"]),
+        open_topics(root, files["TOPICS"], files["ITEMS"]),
+        np.array([m.cutoff for m in warehouse.chain(manifest)], np.int64),
+        None if parent is None else _trained(root, parent),
     )
+    try:
+        trained = train(
+            inputs,
+            config.training,
+            config.model,
+            seed=options.seed,
+            checkpoint=work / "checkpoint.npz",
+            progress=report,
+        )
+    except FloatingPointError as error:  # of a loss that is no number: an option to be mended
+        raise ValueError(str(error)) from error
     place = work / unique_name("model")
     trained.save(place)
     draft = ModelRecord(
@@ -135,9 +142,9 @@ def train_model(
         manifest=manifest.number,
         parent=None if parent is None else parent.number,
         seed=options.seed,
-        embedding_version=items.version,
-        embedding_width=items.width,
-        catalogue=catalogue_digest(manifest.catalogue),
+        embedding_version=inputs.items.version,
+        embedding_width=inputs.items.width,
+        catalogue=catalogue_digest(files),
         histories=config.histories,
         config={"model": asdict(config.model), "training": asdict(config.training)},
         code=code_version(),
