@@ -49,8 +49,9 @@ class Learner:
         self._warehouse, self._manifest, self._config = warehouse, manifest, config
         self._folder, self._note = folder, note
         self._user_ids = pa.array(user_ids)
-        self._items = open_items(warehouse.root, manifest.catalogue["ITEMS"])
-        self._topics = open_topics(warehouse.root, manifest.catalogue["TOPICS"])
+        root, files = warehouse.root, manifest.catalogue
+        self._items = open_items(root, files["ITEMS"])
+        self._topics = open_topics(root, files["TOPICS"], files["ITEMS"])
         self._pairs: StoredPairs | None = None
 
     def train(self, seed: int, changes: Mapping[str, Any]) -> Engine:

@@ -255,10 +255,8 @@ def test_the_learned_arms_stand_beside_the_others(learned: dict[str, Any]) -> No
     assert list(ARMS) == [name for name in rows if name in ARMS]
     assert learned["seeds"] == 2
     for name in ("lr_filter", "cr_filter"):
-        assert rows[name]["topic_match"] > 0.9
-        assert (
-            rows[name]["kept_share"] == rows[name[:2]]["topic_match"] != rows[name]["topic_match"]
-        )
+        assert rows[name]["topic_match"] > rows[name[:2]]["topic_match"]
+        assert rows[name]["kept_share"] == rows[name[:2]]["kept_share"]
     assert rows["lr"]["slot_overlap"] == 1.0  # one list for all slots of a user
     assert rows["cr"]["slot_overlap"] < 1.0
     assert {(p["first"], p["second"]) for p in learned["pairs"]} == set(PAIRS)
