@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -61,6 +61,15 @@ ARMS: Mapping[str, Arm] = {
     "cr_mixed": Arm("cr", {"arm": "cr", "unconditioned_slots": 1}),
     "cr_unconditioned": Arm("cr", {"arm": "lr"}),
 }
+
+
+NIGHT = "night"
+
+
+def night_arm(config: RetrievalConfig) -> Arm:
+    """What the nights of a warehouse with a model serve by, `auto` decided."""
+    settled = replace(config.settled(learned=True), candidates_per_query=DEEPEST)
+    return Arm("items" if settled.arm == "index" else settled.arm[:2], asdict(settled))
 
 
 class _WithoutQueryItem:

@@ -13,8 +13,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pipelines.evaluate.contest import Note
 from pipelines.evaluate.learned import Learner
-from pipelines.evaluate.study import Note, StudyOptions, gather, run_study
+from pipelines.evaluate.material import StudyOptions, gather
+from pipelines.evaluate.study import run_study
 from pipelines.nights import config_of
 from pipelines.warehouse import Warehouse
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipelines.config import NightConfig
 from pipelines.evaluate.arms import Engine
-from pipelines.evaluate.study import Note
+from pipelines.evaluate.contest import Note
 from pipelines.manifests import Manifest
 from pipelines.models import Learners
 from pipelines.pairs import StoredPairs, store_pairs

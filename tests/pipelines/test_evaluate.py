@@ -20,18 +20,12 @@ import pytest
 from pipelines.cli import main
 from pipelines.config import NightConfig, render_config
 from pipelines.evaluate.arms import ARMS, Engine, judge_arm, retrieve
+from pipelines.evaluate.figures import PAIRS, REFERENCE, VARIED
 from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.log import liked_actions, night_queries, read_log
+from pipelines.evaluate.material import Material, StudyOptions, gather
 from pipelines.evaluate.page import study_page
-from pipelines.evaluate.study import (
-    PAIRS,
-    REFERENCE,
-    VARIED,
-    Material,
-    StudyOptions,
-    gather,
-    run_study,
-)
+from pipelines.evaluate.study import run_study
 from pipelines.failures import quiet_beam
 from pipelines.landing import land
 from pipelines.night import RunOptions
@@ -97,7 +91,7 @@ def fewer_trials() -> Iterator[None]:
     """Two options a baseline."""
     with pytest.MonkeyPatch.context() as patch:
         fewer = {name: options[:2] for name, options in TRIED.items()}
-        patch.setattr("pipelines.evaluate.study.TRIED", fewer)
+        patch.setattr("pipelines.evaluate.contest.TRIED", fewer)
         patch.setattr("retrieval.tuning.PRIOR_EXPONENTS", (0.5, 1.0))
         yield
 
@@ -252,7 +246,8 @@ def learned(
 
 def test_the_learned_arms_stand_beside_the_others(learned: dict[str, Any]) -> None:
     rows = {row["arm"]: row for row in learned["rows"]}
-    assert list(ARMS) == [name for name in rows if name in ARMS]
+    assert [*ARMS, "night"] == [name for name in rows if rows[name]["kind"] == "arm"]
+    assert rows["night"] == rows["cr_filter"] | {"arm": "night"}  # what `auto` comes to
     assert learned["seeds"] == 2
     for name in ("lr_filter", "cr_filter"):
         assert rows[name]["topic_match"] > rows[name[:2]]["topic_match"]
