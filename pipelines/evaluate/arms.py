@@ -40,23 +40,23 @@ class Arm:
     Attributes:
         engine: Name of the engine: `items` (the arm INDEX), `lr` or `cr`.
         options: Of `RetrievalConfig`.
-        unfiltered: The options whose lists a filter would have to fetch from; None: its own.
+        free: Name of the arm that brings what a filter would fetch from; '': itself.
         query_item: Whether the model is told the query's item.
     """
 
     engine: str
     options: Mapping[str, object]
-    unfiltered: Mapping[str, object] | None = None
+    free: str = ""
     query_item: bool = True
 
 
 ARMS: Mapping[str, Arm] = {
-    "index": Arm("items", {"arm": "index"}, {"arm": "index", "condition": "none"}),
+    "index": Arm("items", {"arm": "index"}, free="index_free"),
     "index_free": Arm("items", {"arm": "index", "condition": "none"}),
     "lr": Arm("lr", {"arm": "lr"}),
-    "lr_filter": Arm("lr", {"arm": "lr_filter"}, {"arm": "lr"}),
+    "lr_filter": Arm("lr", {"arm": "lr_filter"}, free="lr"),
     "cr": Arm("cr", {"arm": "cr"}),
-    "cr_filter": Arm("cr", {"arm": "cr_filter"}, {"arm": "cr"}),
+    "cr_filter": Arm("cr", {"arm": "cr_filter"}, free="cr"),
     "cr_without_query_item": Arm("cr", {"arm": "cr"}, query_item=False),
     "cr_mixed": Arm("cr", {"arm": "cr", "unconditioned_slots": 1}),
     "cr_unconditioned": Arm("cr", {"arm": "lr"}),
@@ -69,7 +69,8 @@ NIGHT = "night"
 def night_arm(config: RetrievalConfig) -> Arm:
     """What the nights of a warehouse with a model serve by, `auto` decided."""
     settled = replace(config.settled(learned=True), candidates_per_query=DEEPEST)
-    return Arm("items" if settled.arm == "index" else settled.arm[:2], asdict(settled))
+    engine, free = ("items", "index_free") if settled.arm == "index" else (settled.arm[:2],) * 2
+    return Arm(engine, asdict(settled), free=free if settled.filtered else "")
 
 
 class _WithoutQueryItem:
@@ -124,9 +125,7 @@ def judge_arm(judge: Judge, arm: Arm, engine: Engine, threshold: float = 0.0) ->
         engine = replace(engine, encoder=_WithoutQueryItem(engine.encoder))
     held_out, sure = judge.held_out, judge.items.surer_than(threshold)
     lists = retrieve(held_out, sure, engine, arm.options)
-    fetched = lists
-    if arm.unfiltered is not None:
-        fetched = retrieve(held_out, sure, engine, arm.unfiltered)
+    fetched = None if arm.free else lists
     return judge.scores(interleave(lists, len(sure.ids), DEEPEST), fetched, lists)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluate.arms import ARMS, NIGHT, Engine, judge_arm
+from pipelines.evaluate.arms import ARMS, Arm, Engine, judge_arm
 from pipelines.evaluate.contest import Note, Train
 from pipelines.evaluate.material import StudyOptions
 from profiling.bootstrap import Estimate
@@ -21,7 +21,7 @@ REFERENCE = "als_prior"
 # Whose gap between the label's condition and the real one says what the oracle itself knows.
 KNOWERS = ("popularity_filter", "als_prior_filter", "lr_filter")
 LEAKERS = ("cr", "cr_filter")
-THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # least confidence of the condition's topic; 0: no filter
+THRESHOLDS = (0.25, 0.5, 0.75, 1.0)  # least confidence of the condition's topic
 VARIED: Mapping[str, tuple[Any, ...]] = {
     "context_dropout": (0.0, 0.3, 0.5, 0.8),
     "condition": ("uniform", "confidence", "inverse_popularity", "all"),
@@ -35,16 +35,18 @@ PAIRS = (
 )  # fmt: skip
 
 
-def arm_row(comparison: Comparison, name: str) -> dict[str, Any]:
-    """One arm or baseline."""
+def arm_row(comparison: Comparison, name: str, arm: Arm | None) -> dict[str, Any]:
+    """One arm, or a baseline: None."""
     scores = comparison.arms[name]
-    row: dict[str, Any] = {"arm": name, "kind": "arm" if name in (*ARMS, NIGHT) else "baseline"}
+    row: dict[str, Any] = {"arm": name, "kind": "arm" if arm else "baseline"}
     best = comparison.figure(name, HIT_RATE)
     for figure in scores.names:
         found = comparison.figure(name, figure)
         row[figure] = None if found is None else found.value
         if figure == HIT_RATE and best is not None:
             row |= {"low": best.low, "high": best.high}
+    if arm is not None and arm.free in comparison.arms:
+        row["kept_share"] = comparison.value(arm.free, "kept_share")
     kept = row.get("kept_share")
     row["cost_per_kept"] = 1.0 / kept if kept else None
     row["coverage"] = scores.coverage
@@ -86,26 +88,31 @@ def leakage_rows(comparison: Comparison, arms: Mapping[str, UserScores]) -> list
 
 
 def threshold_rows(
-    judge: Judge, engines: Mapping[str, Engine], seed: int, note: Note
+    comparison: Comparison, judge: Judge, engines: Mapping[str, Engine], seed: int, note: Note
 ) -> list[dict[str, Any]]:
-    """Relevance against the filter: the surer a kept item's topic has to be, the fewer are kept."""
+    """Relevance against the filter: the surer a kept item's topic has to be, the fewer are kept.
+
+    Of the first training seed, but for no filter at all, which is a row of `comparison`.
+    """
     found = []
-    for threshold in THRESHOLDS:
-        for name in ("index", "lr_filter", "cr_filter"):
-            arm = ARMS[name]
-            if arm.engine not in engines:
-                continue
+    for name in ("index", "lr_filter", "cr_filter"):
+        arm = ARMS[name]
+        if arm.engine not in engines:
+            continue
+        found.append(_threshold_row(name, 0.0, comparison, arm.free))
+        for threshold in THRESHOLDS:
             note(f"{name}, confidence from {threshold:g}")
-            if threshold == 0.0:
-                arm = replace(arm, options=arm.unfiltered or arm.options, unfiltered=None)
             scores = judge_arm(judge, arm, engines[arm.engine], threshold)
-            figures = Comparison({name: scores}, seed)
-            found.append(
-                {"arm": name, "threshold": threshold}
-                | _interval(HIT_RATE, figures.figure(name, HIT_RATE))
-                | {"topic_match": figures.value(name, "topic_match")}
-            )
+            found.append(_threshold_row(name, threshold, Comparison({name: scores}, seed), name))
     return found
+
+
+def _threshold_row(
+    name: str, threshold: float, comparison: Comparison, judged: str
+) -> dict[str, Any]:
+    row = _interval(HIT_RATE, comparison.figure(judged, HIT_RATE))
+    match = comparison.value(judged, "topic_match")
+    return {"arm": name, "threshold": threshold, **row, "topic_match": match}
 
 
 def random_topic_rows(
@@ -139,7 +146,7 @@ def sweep_rows(
             arms["cr@oracle"] = judge_arm(oracle, ARMS["cr"], engine)
             comparison = Comparison(arms, options.seed)
             for name in ("cr", "cr_filter", "cr_unconditioned"):
-                row = arm_row(comparison, name) | {"varied": option, "value": value}
+                row = arm_row(comparison, name, ARMS[name]) | {"varied": option, "value": value}
                 row["oracle"] = comparison.value("cr@oracle", HIT_RATE) if name == "cr" else None
                 found.append(row)
     return found
