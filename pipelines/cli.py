@@ -155,9 +155,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for the warehouse and the report")] = Path(
         "demo"
     ),
+    model: Annotated[bool, typer.Option(help="train a retrieval model and ask it")] = True,
 ) -> None:
     """Run the loop on a simulated world whose answer is known."""
-    run_demo(DemoOptions(users=users, nights=nights, seed=seed, mismatch=mismatch, out=out))
+    run_demo(DemoOptions(users, nights, seed, mismatch, out, model))
 
 
 @evaluating.command("retrieval")

@@ -157,6 +157,6 @@ def open_index(root: str, files: tuple[StoredFile, ...], folder: Folder | None) 
     threadpool_limits(1, user_api="blas")
     items = open_items(root, files)
     if folder is None:
-        return ExactIndex(items)
+        return ExactIndex.over(items)
     rows = np.load(open_folder(root, folder) / ITEM_ROWS, mmap_mode="r")
-    return ExactIndex(replace(items, vectors=rows))
+    return ExactIndex.over(items, rows)

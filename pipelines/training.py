@@ -11,7 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +133,7 @@ def train_model(
         raise ValueError(str(error)) from error
     place = work / unique_name("model")
     trained.save(place)
+    options_used = {"model": asdict(config.model), "training": asdict(config.training)}
     draft = ModelRecord(
         number=0,
         folder=Folder("", ()),
@@ -146,9 +147,9 @@ def train_model(
         embedding_width=inputs.items.width,
         catalogue=catalogue_digest(files),
         histories=config.histories,
-        config={"model": asdict(config.model), "training": asdict(config.training)},
+        config=json.loads(json.dumps(options_used)),  # as it is read back
         code=code_version(),
-        report=trained.record | {"pairs": pairs.rows},
+        report=_report(trained.record | {"pairs": pairs.rows}),
         versions=library_versions(EXTRA),
     )
     made = add_model(root, place, draft)
@@ -165,6 +166,11 @@ def check_extra() -> None:
         raise ValueError(
             f"training needs {error.name}; pip install 'queryloop[retrieval]'"
         ) from error
+
+
+def _report(measured: Mapping[str, float | int | str]) -> dict[str, float | int | str | None]:
+    """As JSON has it: null where there was nothing to measure."""
+    return {name: None if value != value else value for name, value in measured.items()}
 
 
 def _parent(root: str, cutoff: int, learners: Learners) -> ModelRecord | None:

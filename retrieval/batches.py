@@ -147,12 +147,13 @@ class BatchMaker:
             queries = self._nearest(items, medoids)
         else:
             queries = _drawn_medoid(importance * self._shares(medoids, topics), medoids, place)
-        queries = np.where(pool.queries[which] >= 0, pool.queries[which], queries)
+        known = logged < config.logged_share
+        queries = np.where(known & (pool.queries[which] >= 0), pool.queries[which], queries)
         asked = alone >= config.query_dropout
         if config.query_source == "shared":
             of_query = self.catalogue.topics[queries], self.catalogue.confidences[queries]
             topics, sure = _either(asked & (queries >= 0), *of_query, topics, sure)
-        use_logged = (pool.topics[which, 0] >= 0) & (logged < config.logged_share)
+        use_logged = known & (pool.topics[which, 0] >= 0)
         topics, sure = _either(
             use_logged, pool.topics[which], pool.confidences[which], topics, sure
         )

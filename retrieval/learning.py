@@ -59,6 +59,9 @@ class TrainingConfig:
     context_dropout: float = option(
         0.3, "of what the context path reads, against leakage", low=0.0, high=0.99
     )
+    past_dropout: float = option(
+        0.3, "of the id embeddings of a history's items, content stays (ours)", low=0.0, high=0.99
+    )
     dropout: float = option(0.1, "of history encodings (ours)", low=0.0, high=0.99)
     alignment: float = option(
         0.0, "weight of the alignment of query vector and condition in the loss", low=0.0

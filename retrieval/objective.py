@@ -6,6 +6,7 @@ The training library is imported where it is used: whoever only serves does with
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from retrieval.batches import Batch
 from retrieval.learning import TrainingConfig
 from retrieval.towers import ItemRows, ModelConfig, Params
 
-_DROPOUTS = ("history", "context")
+_LAST_RATE = 0.02  # of the learning rate's height
+_DROPOUTS = ("history", "context", "past")
 
 
 class World(NamedTuple):
@@ -75,7 +77,8 @@ def batch_loss(xp: Any, params: Params, batch: Batch, world: World, setting: Set
     """
     config, model = setting.config, setting.model
     topics = towers.encode_topics(xp, params, world.topic_rows, world.topic_content)
-    history = towers.encode_histories(xp, params, batch.history)
+    past = setting.keep("past", batch.history.weights, config.past_dropout)
+    history = towers.encode_histories(xp, params, batch.history._replace(weights=past))
     history = setting.keep("history", history, config.dropout)
     read = towers.read_context(xp, params, batch.context, topics)
     content = setting.keep("context", read[:, :-2], config.context_dropout)
@@ -181,24 +184,34 @@ def _take(rows: ItemRows, which: Any) -> ItemRows:
     return ItemRows(*(a[which] for a in rows))
 
 
-Step = Callable[[Params, Any, Batch, int], tuple[Params, Any, Any]]
+class Compiled(NamedTuple):
+    """A compiled training step.
 
-
-def compiled_step(
-    optimiser: Any, world: World, config: TrainingConfig, model: ModelConfig, seed: int
-) -> Step:
-    """`step(params, state, batch, number) -> params, state, loss`, compiled.
-
-    Parameters and state are given up to it.
+    Attributes:
+        optimiser: Its `init(params)` makes the first state.
+        step: `step(params, state, batch, number, key, world) -> params, state, loss`; parameters
+            and state are given up to it. `number` counts from 0, `key` is the seed's.
     """
+
+    optimiser: Any
+    step: Callable[[Params, Any, Batch, Any, Any, World], tuple[Params, Any, Any]]
+
+
+@lru_cache(maxsize=8)
+def compiled_step(config: TrainingConfig, model: ModelConfig, steps: int) -> Compiled:
+    """The step of these options, compiled once a process; `steps` sets the course of the rate."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    key = jax.random.key(seed)
+    height, warm = config.learning_rate, int(config.warmup_share * steps)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0 if warm else height, height, warm, max(steps, warm + 1), _LAST_RATE * height
+    )
+    optimiser = optax.adamw(rate, weight_decay=config.weight_decay)
 
     def step(
-        params: Params, state: Any, batch: Batch, number: Any, shared: World
+        params: Params, state: Any, batch: Batch, number: Any, key: Any, world: World
     ) -> tuple[Params, Any, Any]:
         def keep(name: str, array: Any, rate: float) -> Any:
             if rate == 0:
@@ -210,12 +223,24 @@ def compiled_step(
         setting = Setting(config, model, keep, jax.lax.stop_gradient)
 
         def objective(params: Params) -> Any:
-            return batch_loss(jnp, params, batch, shared, setting)
+            return batch_loss(jnp, params, batch, world, setting)
 
         value, gradient = jax.value_and_grad(objective)(params)
         changes, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, changes), state, value
 
-    fast = jax.jit(step, donate_argnums=(0, 1))
-    shared = jax.tree.map(jnp.asarray, world)
-    return lambda params, state, batch, number: fast(params, state, batch, np.int32(number), shared)
+    return Compiled(optimiser, jax.jit(step, donate_argnums=(0, 1)))
+
+
+def on_device(tree: Any) -> Any:
+    """Arrays of any tree where the compiled step reads them."""
+    import jax
+
+    return jax.tree.map(jax.numpy.asarray, tree)
+
+
+def seed_key(seed: int) -> Any:
+    """The key that dropout is drawn from."""
+    import jax
+
+    return jax.random.key(seed)

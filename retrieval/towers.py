@@ -270,6 +270,8 @@ def recency_weights(
 
 
 def _looked_up(xp: Any, table: Any, rows: Any) -> Any:
+    if len(table) == 0:  # a catalogue without topics
+        return xp.zeros((*rows.shape, table.shape[1]), table.dtype)
     return xp.where((rows >= 0)[..., None], table[rows], 0.0)
 
 

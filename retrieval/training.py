@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,7 +26,7 @@ from retrieval.checkpoint import read_checkpoint, write_checkpoint
 from retrieval.heldout import heldout_recall
 from retrieval.inputs import Catalogue, topic_content
 from retrieval.learning import TrainingConfig
-from retrieval.objective import Step, World, compiled_step
+from retrieval.objective import Compiled, World, compiled_step, on_device, seed_key
 from retrieval.pools import Chunk, Pool, pools
 from retrieval.popularity import Popularity
 from retrieval.towers import ModelConfig, Params, initial_params
@@ -35,7 +35,6 @@ from retrieval.warm_start import warm_params
 
 _LOOK = 20  # steps between two looks at the loss, each of which waits for the step
 _LEAST = 1e-9  # share of positives of an item that has none
-_LAST_RATE = 0.02  # of the learning rate's height
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,8 @@ class Training:
     ) -> None:
         self.inputs, self.config, self.model, self.seed = inputs, config, model, seed
         items = inputs.items
+        if not model.query_item:
+            self.config = config = replace(config, query_source="none")
         self.topic_ids, self.topic_content = topic_content(inputs.topics, items.width)
         self.catalogue = Catalogue.of(items, items.ids, self.topic_ids)
         slices = slices_of(self.catalogue, len(self.topic_ids))
@@ -198,12 +199,16 @@ class Training:
 
     def run(self, checkpoint: Path | None, progress: Callable[[Progress], None]) -> TrainedModel:
         """Train, from the checkpoint on where there is one."""
-        optimiser = self._optimiser()
-        step = compiled_step(optimiser, self.world, self.config, self.model, self.seed)
-        state = self._begin(optimiser, checkpoint)
+        compiled = compiled_step(self.config, self.model, self.steps)
+        state = self.begin(compiled, checkpoint)
+        shared, key = on_device(self.world), seed_key(self.seed)
         began, per_epoch, losses = perf_counter(), sum(self.steps_of_pool), [math.nan]
         for epoch, batch in made_ahead(self.batches(state.step)):
-            self._advance(state, step, batch)
+            state.params, state.optimiser, loss = compiled.step(
+                state.params, state.optimiser, batch, np.int32(state.step), key, shared
+            )
+            state.step += 1
+            state.losses.append(loss)
             ends = state.step % per_epoch == 0
             if ends or state.step % _LOOK == 0:
                 losses.append(_looked_at(state))
@@ -213,18 +218,13 @@ class Training:
                         next(self.pools()), self.maker, self.trained(state, losses[-1])
                     )
                     state.recalls.append(recall)
-                    self._keep(state, checkpoint)
+                    self.keep(state, checkpoint)
                 progress(
                     Progress(
                         state.step, self.steps, epoch, losses[-1], recall, perf_counter() - began
                     )
                 )
         return self.trained(state, losses[-1])
-
-    def _advance(self, state: _State, step: Step, batch: Batch) -> None:
-        state.params, state.optimiser, loss = step(state.params, state.optimiser, batch, state.step)
-        state.step += 1
-        state.losses.append(loss)
 
     def trained(self, state: _State, loss: float) -> TrainedModel:
         """The model as it stands."""
@@ -248,27 +248,16 @@ class Training:
             },
         )
 
-    def _optimiser(self) -> Any:
-        import optax
-
-        height, warm = self.config.learning_rate, int(self.config.warmup_share * self.steps)
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0 if warm else height, height, warm, max(self.steps, warm + 1), _LAST_RATE * height
-        )
-        return optax.adamw(rate, weight_decay=self.config.weight_decay)
-
-    def _begin(self, optimiser: Any, checkpoint: Path | None) -> _State:
+    def begin(self, compiled: Compiled, checkpoint: Path | None) -> _State:
         """The first state, or that of the checkpoint."""
-        import jax
-
         items = self.inputs.items
         params: Params = initial_params(
             self.model, len(items.ids), len(self.topic_ids), items.width, self.seed
         )
         if self.inputs.warm_start is not None:
             params = warm_params(params, self.model, items, self.topic_ids, self.inputs.warm_start)
-        params = {name: jax.numpy.asarray(array) for name, array in params.items()}
-        state = _State(params, optimiser.init(params))
+        params = on_device(params)
+        state = _State(params, compiled.optimiser.init(params))
         if checkpoint is not None and checkpoint.exists():
             self._resume(state, checkpoint)
         return state
@@ -285,7 +274,7 @@ class Training:
             "steps": self.steps,
         }
 
-    def _keep(self, state: _State, checkpoint: Path | None) -> None:
+    def keep(self, state: _State, checkpoint: Path | None) -> None:
         """Write the checkpoint."""
         if checkpoint is None:
             return

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from packaging.requirements import Requirement
 
+from pipelines.warehouse import Warehouse
+from tests.pipelines.small_models import add
 from tests.pipelines.small_world import day, engagements_table, foreign_impressions, items_table
 
 ROOT = Path(__file__).parents[1]
@@ -109,11 +111,11 @@ def test_no_module_asks_for_the_extra_when_it_is_imported() -> None:
     found = run(IMPORT_ALL)
     names, asked = found["names"], found["asked"]
     assert len(names) > 50
-    assert {"retrieval.index", "pipelines.night", "pipelines.candidates"} <= set(names)
+    assert {"retrieval.index", "retrieval.training", "pipelines.training"} <= set(names)
     assert not [path for path in asked if Path(path).is_relative_to(ROOT)]
 
 
-def test_the_night_runs_without_the_extra(tmp_path: Path) -> None:
+def test_the_night_runs_without_the_extra_and_asks_a_model(tmp_path: Path) -> None:
     paths = {n: str(tmp_path / f"{n}.parquet") for n in ("items", "engagements", "impressions")}
     pq.write_table(items_table(), paths["items"])
     pq.write_table(engagements_table(0, 2), paths["engagements"])
@@ -125,12 +127,36 @@ def test_the_night_runs_without_the_extra(tmp_path: Path) -> None:
         ["init", warehouse, "--buckets", "2"],
         ["import", "tables", "--warehouse", warehouse, *files],
         [*night, day(1).isoformat(), "--until", "queries"],
-        [*night, day(2).isoformat()],
     ]
-    found = run(RUN, json.dumps(lines), warehouse, ",".join(BLOCKED))
-    first, second = found["rows"]
+    (first,) = run(RUN, json.dumps(lines), warehouse, ",".join(BLOCKED))["rows"]
     assert first["QUERIES"] > 50
     assert "FEED" not in first
+    add(Warehouse.open(warehouse), day(1))
+    found = run(RUN, json.dumps([[*night, day(2).isoformat()]]), warehouse, ",".join(BLOCKED))
+    _, second = found["rows"]
     assert second["QUERIES"] > 50
     assert second["CANDIDATES"] > second["FEED"] > 500
+    assert second["ENCODINGS"] > 20
     assert found["loaded"] == []
+
+
+TRAIN = """
+import json
+from pipelines.cli import app
+
+code = app(["train", "--warehouse", sys.argv[1], "--date", "2024-03-01"], standalone_mode=False)
+print(json.dumps({"code": code}))
+"""
+
+
+def test_training_says_what_to_install(tmp_path: Path) -> None:
+    warehouse = Warehouse.create(str(tmp_path / "w"), "", buckets=1)
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK + TRAIN, warehouse.root],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {"code": 2}
+    assert "training needs jax; pip install 'queryloop[retrieval]'" in done.stderr

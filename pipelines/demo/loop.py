@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,12 +37,15 @@ from pipelines.landing import land
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
+from pipelines.training import TrainOptions, check_extra, train_models
 from pipelines.warehouse import Warehouse
 from pipelines.worlds import ACTION, SURFACE, World
 from profiling.actions import Action
 from profiling.options import check_options, option
 from profiling.schema import FloatArray, IntArray, floats, ints
 from retrieval.feed import FeedConfig
+from retrieval.learning import TrainingConfig
+from retrieval.towers import ModelConfig
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
 from selection.queries import SelectionConfig
@@ -64,6 +68,9 @@ class DemoOptions:
     )
 
     out: Path = option(Path("demo"), "folder for the warehouse and the report")
+    model: bool = option(
+        True, "whether a model retrieves from the second day on, where it can be trained"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -80,6 +87,7 @@ class DemoRun:
             to it, by arm.
         story: The story user's interests before every day, and after the last.
         checks: What must hold in any world.
+        retrieval: What step 5 asked on the last night, and why.
     """
 
     options: DemoOptions
@@ -90,6 +98,7 @@ class DemoRun:
     barren_shares: FloatArray
     story: tuple[StoryRow, ...]
     checks: RewardChecks
+    retrieval: str
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ def night_config(options: DemoOptions) -> NightConfig:
         draw_days=1,
         outcomes=OutcomeConfig(window_hours=6, lateness_hours=0),
         experiment=Experiment("demo", "isolated", arms),
+        model=ModelConfig(width=16, hidden=32),  # the world has 16 topics and no more
+        training=TrainingConfig(epochs=2, uniform_negatives=256),
         feed=FeedConfig(merge="round_robin"),
     )
 
@@ -158,6 +169,8 @@ def play(options: DemoOptions, tell: Tell = lambda line: None) -> DemoRun:
     run = RunOptions(progress=False)
     manifests = [run_night(warehouse, START - dt.timedelta(days=1), run, config=nightly)]
     tell(f"night 0  profiles and first queries for {options.users:,} users")
+    if options.model:
+        tell(f"night 0  {_train(warehouse, nightly, manifests[0].date)}")
     days: list[tuple[pa.Table, pa.Table]] = []
     for i in range(options.nights):
         day = START + dt.timedelta(days=i)
@@ -171,6 +184,30 @@ def play(options: DemoOptions, tell: Tell = lambda line: None) -> DemoRun:
             f"{engagements.num_rows:,} engaged with"
         )
     return measure(options, world, warehouse, arms, manifests, days)
+
+
+def _train(warehouse: Warehouse, config: NightConfig, date: dt.date) -> str:
+    """A model an arm, since they learn alone, from the past; what came of it."""
+    try:
+        check_extra()
+    except ValueError as error:
+        return f"no model retrieves: {error}"
+    started = time.perf_counter()
+    made = train_models(warehouse, date, config, TrainOptions(config.seed))
+    pairs = sum(int(record.report["pairs"]) for record in made)
+    seconds = time.perf_counter() - started
+    return (
+        f"{len(made)} retrieval models, one an arm, from {pairs:,} engagements in {seconds:.0f} s"
+    )
+
+
+def _retrieval(manifest: Manifest) -> str:
+    """What step 5 asked, arm by arm."""
+    asked = [
+        f"{name} by {how['arm']}" + (f" (model {how['model']})" if how["model"] else "")
+        for name, how in manifest.retrieval.items()
+    ]
+    return f"Retrieval on the last night: {', '.join(asked)}."
 
 
 def measure(
@@ -196,6 +233,7 @@ def measure(
         barren_shares=barren_shares((shown for shown, _ in days), counted, arms),
         story=_story(options, world, warehouse, manifests, days),
         checks=_checks(options, warehouse, arms, manifests),
+        retrieval=_retrieval(manifests[-1]),
     )
 
 

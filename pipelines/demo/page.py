@@ -78,7 +78,7 @@ def _arms(findings: Findings) -> Section:
     groups = [(name, f"{n:,}", interval_text(e)) for name, n, e in findings.verdict]
     return Section(
         "The two arms",
-        paragraphs=(barren_text(run), checks_text(run)),
+        paragraphs=(barren_text(run), checks_text(run), run.retrieval),
         pictures=(*_arm_pictures(findings), *_barren_pictures(run)),
         grids=(
             grid_of("Engagement rate with its 95 % interval", columns, rows, columns),

@@ -110,7 +110,9 @@ def print_findings(findings: Findings, console: Console) -> None:
     console.print(_rates_table(findings))
     for name, users, one in findings.verdict:
         console.print(f"  {name:<24}{users:>7,} users   uplift {escape(interval_text(one))}")
-    console.print(f"\n{barren_text(run)}\n\n{checks_text(run)}\n", highlight=False)
+    console.print(
+        f"\n{barren_text(run)}\n\n{checks_text(run)}\n\n{run.retrieval}\n", highlight=False
+    )
     console.print(_story_table(run))
     console.print("Three statements to try:", style="bold")
     for question, statement in sql_statements(run):

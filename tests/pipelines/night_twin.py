@@ -123,7 +123,7 @@ class NightTwin:
             seed=config.seed, salt=config.draw_salt,
         )  # fmt: skip
         seen = made["HISTORY"].select(["user_id", "item_id"])
-        index = ExactIndex(self.items)
+        index = ExactIndex.over(self.items)
         candidates = retrieve_candidates(queries, seen, index, self.items, config.retrieval)
         feed = rerank_feed(candidates, queries, self.items, config.feed)
         return {"QUERIES": queries, "CANDIDATES": candidates, "FEED": feed}

@@ -152,6 +152,10 @@ def test_what_is_told(run: DemoRun):
     told = (run.options.out.parent / "told.txt").read_text()
     assert max(map(len, re.sub(r"queryloop sql.*", "", told).splitlines())) <= 100
     assert "Furniture" in told
+    asked = (
+        "Retrieval on the last night: counts by cr_filter (model 1), reward by cr_filter (model 2)"
+    )
+    assert asked in " ".join(told.split())
     html = (run.options.out / "report.html").read_text()
     assert "http" not in html
     assert html.count("<svg") == 6
@@ -172,8 +176,9 @@ def test_the_statements_run(run: DemoRun):
 
 @pytest.mark.slow
 def test_again_over_an_earlier_demo_and_never_over_anything_else(tmp_path: Path):
-    options = DemoOptions(users=30, nights=1, seed=4, out=tmp_path / "out")
+    options = DemoOptions(users=30, nights=1, seed=4, out=tmp_path / "out", model=False)
     first, second = play(options), play(options)
+    assert first.retrieval == "Retrieval on the last night: counts by index, reward by index."
     assert (first.served.engaged == second.served.engaged).all()
     assert first.story == second.story
     assert json.loads((options.out / "demo.json").read_text())["seed"] == 4
@@ -181,7 +186,7 @@ def test_again_over_an_earlier_demo_and_never_over_anything_else(tmp_path: Path)
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match="no demo made"):
-        play(DemoOptions(users=30, nights=1, out=other))
+        play(DemoOptions(users=30, nights=1, out=other, model=False))
     assert (other / "thesis.txt").exists()
 
 

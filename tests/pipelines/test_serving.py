@@ -91,7 +91,7 @@ def test_the_candidates_are_those_of_the_pure_functions(served: tuple[Warehouse,
     found = retrieve_candidates(
         queries,
         history.select(["user_id", "item_id"]),
-        ExactIndex(dataclasses.replace(items, vectors=model.encode_items(items))),
+        ExactIndex.over(items, model.encode_items(items)),
         items,
         CONFIG.retrieval,
         ModelEncoder(model, encodings),

@@ -76,7 +76,7 @@ DIAL = catalogue(
 
 def retrieve(queries, seen=(), items=DIAL, **options):
     config = RetrievalConfig(**options)
-    return retrieve_candidates(queries, seen_of(seen), ExactIndex(items), items, config)
+    return retrieve_candidates(queries, seen_of(seen), ExactIndex.over(items), items, config)
 
 
 def by_rank(table, draw):

@@ -164,7 +164,7 @@ DRAWS = [(5, 0, 11, 1, [1]), (5, 1, 12, 2, [2]), (6, 0, 13, 7, [1]), (6, 0, 14, 
 
 def serve(arm, encoder=None, **options):
     config = RetrievalConfig(arm=arm, **{"candidates_per_query": 10} | options)
-    index = ExactIndex(ITEMS)
+    index = ExactIndex.over(ITEMS)
     return retrieve_candidates(queries_of(DRAWS), seen_of([]), index, ITEMS, config, encoder)
 
 

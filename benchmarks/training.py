@@ -1,0 +1,148 @@
+"""The training loop against a bare loop of the same compiled step, and KuaiRand-Pure from end to end.
+
+Run from the repository: `python benchmarks/training.py [--kuairand WAREHOUSE_SOURCE]`. The bare loop
+steps over batches already in memory: what is missing to 1.0 is the making of batches, the looks at
+the loss and the held-out recall. Rounds of both alternate in one process, the median of their ratios
+counts. `--kuairand` names the folder of the log; without it that figure is null. The last line is
+JSON.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # files here are named like packages
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from profiling.decay import DAY_US
+from profiling.items import Items, unit_rows
+from profiling.tables import TOPICS
+from retrieval.learning import TrainingConfig
+from retrieval.objective import compiled_step, on_device, seed_key
+from retrieval.pools import Chunk
+from retrieval.tables import HISTORIES, PAIRS
+from retrieval.towers import ModelConfig
+from retrieval.training import Training, TrainingInputs, train
+
+BATCHES = (1024, 4096)
+ROUNDS, STEPS = 5, 40
+N_ITEMS, N_TOPICS, WIDTH, N_USERS = 10_000, 50, 64, 60_000
+CUTOFF = 1000 * DAY_US
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kuairand", type=Path, help="folder of the KuaiRand-Pure log")
+    source = parser.parse_args().kuairand
+    shares = {}
+    for size in BATCHES:
+        rounds = [measure(size, round_) for round_ in range(ROUNDS)]
+        bare, ours = (statistics.median(r[i] for r in rounds) for i in (0, 1))
+        shares[str(size)] = round(statistics.median(b / o for b, o in rounds), 3)
+        print(f"batch {size:5}: bare loop {bare:7.1f} ms a step, training {ours:7.1f}, {shares[str(size)]}")
+    seconds = kuairand_seconds(source) if source else None
+    if seconds:
+        print(f"KuaiRand-Pure, default options, to 2022-05-04: {seconds:.0f} s")
+    print(json.dumps({"share_of_bare_loop": shares, "kuairand_train_s": seconds}))
+
+
+_made: dict[int, tuple[Training, Any]] = {}
+
+
+def measure(size: int, round_: int) -> tuple[float, float]:
+    """Milliseconds a step: the bare loop, then the training's own."""
+    if size not in _made:
+        config = TrainingConfig(batch_size=size, epochs=1, heldout_share=0.01, early_share=1.0)
+        training = Training(world(size * STEPS), config, ModelConfig(), 0)
+        _made[size] = training, compiled_step(training.config, training.model, training.steps)
+        training.run(None, lambda _: None)  # compiles
+    training, compiled = _made[size]
+    batches = [batch for _, batch in training.batches(0)]
+    shared, key = on_device(training.world), seed_key(0)
+    state = training.begin(compiled, None)
+    params, optimiser = state.params, state.optimiser
+    began = perf_counter()
+    for number, batch in enumerate(batches):
+        params, optimiser, loss = compiled.step(
+            params, optimiser, batch, np.int32(number), key, shared
+        )
+    loss.block_until_ready()
+    bare = perf_counter() - began
+    seen: list[float] = []
+    training.run(None, lambda progress: seen.append(progress.seconds))
+    return 1e3 * bare / len(batches), 1e3 * seen[-1] / len(batches)
+
+
+def world(pairs: int) -> TrainingInputs:
+    """Users of one history of 20 items each; positives of the same topic."""
+    rng = np.random.default_rng(0)
+    topic = rng.integers(N_TOPICS, size=N_ITEMS)
+    vectors = rng.normal(size=(N_TOPICS, WIDTH))[topic] + rng.normal(size=(N_ITEMS, WIDTH))
+    items = Items(
+        ids=np.arange(N_ITEMS),
+        vectors=unit_rows(vectors.astype(np.float32)),
+        version="v1",
+        topic_offsets=np.arange(N_ITEMS + 1),
+        topic_ids=topic,
+        topic_confidences=np.ones(N_ITEMS, np.float32),
+        created_at=np.zeros(N_ITEMS, np.int64),
+    )
+    topics = TOPICS.build(
+        {
+            "topic_id": np.arange(N_TOPICS),
+            "name": [str(t) for t in range(N_TOPICS)],
+            "embedding": [None] * N_TOPICS,
+        }
+    )
+    return TrainingInputs([_chunk(rng, pairs)], items, topics, np.array([CUTOFF, CUTOFF + DAY_US]))
+
+
+def _chunk(rng: np.random.Generator, pairs: int) -> Chunk:
+    users = np.arange(min(N_USERS, pairs))
+    past = rng.integers(N_ITEMS, size=(len(users), 20))
+    owner = np.sort(rng.integers(len(users), size=pairs))
+    histories = HISTORIES.build(
+        {
+            "user_id": users,
+            "cutoff": np.full(len(users), CUTOFF),
+            "item_ids": past.tolist(),
+            "ages": rng.exponential(5, past.shape).astype(np.float32).tolist(),
+            "cluster_item_ids": past[:, :5].tolist(),
+            "cluster_importances": np.ones((len(users), 5), np.float32).tolist(),
+        }
+    )
+    none = [[]] * pairs
+    positives = {
+        "user_id": owner,
+        "cutoff": np.full(pairs, CUTOFF),
+        "item_id": rng.integers(N_ITEMS, size=pairs),
+        "at": np.full(pairs, CUTOFF + 1),
+        "query_item_id": [None] * pairs,
+        "logged_topics": none,
+        "logged_confidences": none,
+    }
+    return Chunk(histories, PAIRS.build(positives))
+
+
+def kuairand_seconds(source: Path) -> float:
+    """Seconds of `train` with the default options, tables already read."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = kuairand_inputs(source, Path(folder))
+    began = perf_counter()
+    trained = train(inputs, TrainingConfig(), ModelConfig(), seed=0)
+    assert math.isfinite(float(trained.record["loss"]))
+    return round(perf_counter() - began, 1)
+
+
+_ = replace
