@@ -50,7 +50,9 @@ def main() -> None:
         rounds = [measure(size, round_) for round_ in range(ROUNDS)]
         bare, ours = (statistics.median(r[i] for r in rounds) for i in (0, 1))
         shares[str(size)] = round(statistics.median(b / o for b, o in rounds), 3)
-        print(f"batch {size:5}: bare loop {bare:7.1f} ms a step, training {ours:7.1f}, {shares[str(size)]}")
+        print(
+            f"batch {size:5}: bare loop {bare:7.1f} ms a step, training {ours:7.1f}, {shares[str(size)]}"
+        )
     seconds = kuairand_seconds(source) if source else None
     if seconds:
         print(f"KuaiRand-Pure, default options, to 2022-05-04: {seconds:.0f} s")

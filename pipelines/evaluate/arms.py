@@ -30,7 +30,7 @@ class Engine:
 
     def index(self, items: Items) -> ItemIndex:
         """Exact search over the vectors, in the slices of the topics that `items` has."""
-        return ExactIndex(replace(items, vectors=self.vectors))
+        return ExactIndex.over(items, self.vectors)
 
 
 @dataclass(frozen=True)

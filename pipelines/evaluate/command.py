@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.material import StudyOptions, gather
 from pipelines.evaluate.study import run_study
 from pipelines.nights import config_of
+from pipelines.training import check_extra
 from pipelines.warehouse import Warehouse
 
 FORMATS = ("table", "json")
@@ -42,10 +44,11 @@ def evaluate_retrieval(
         out: Folder for the report and the JSON; None: neither.
 
     Raises:
-        ValueError: The format is unknown, or there is nothing to evaluate.
+        ValueError: The format is unknown, an extra is missing, or there is nothing to evaluate.
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    _check_extras(learned=learned)
     config = config_of(warehouse)
     with _progress() as note:
         note("read the log")
@@ -65,6 +68,17 @@ def evaluate_retrieval(
 
         print_study(found, Console(), out)
     return found
+
+
+def _check_extras(*, learned: bool) -> None:
+    """Raise ValueError for what is missing now, not after minutes of tuning."""
+    if find_spec("implicit") is None:
+        raise ValueError("the baselines need implicit; pip install 'queryloop[evaluation]'")
+    if learned:
+        try:
+            check_extra()
+        except ValueError as error:
+            raise ValueError(f"{error}, or give --no-model") from None
 
 
 def _write(found: dict[str, Any], out: Path) -> None:

@@ -17,7 +17,6 @@ from pipelines.manifests import Manifest
 from pipelines.models import Learners
 from pipelines.pairs import StoredPairs, store_pairs
 from pipelines.plan import open_items, open_topics
-from pipelines.training import check_extra
 from pipelines.warehouse import Warehouse
 from profiling.schema import IntArray
 from retrieval.encoders import ModelEncoder, encode_users
@@ -58,9 +57,8 @@ class Learner:
         """Train with the warehouse's options but for `changes`, and encode items and users.
 
         Raises:
-            ValueError: The extra `retrieval` is not installed, or there is nothing to learn from.
+            ValueError: There is nothing to learn from.
         """
-        check_extra()
         from retrieval.training import Progress, TrainingInputs, train
 
         def tell(at: Progress) -> None:

@@ -290,7 +290,6 @@ def test_a_model_is_trained_on_what_lies_before_the_cut_off(
         return untrained(material.items, shape=model)
 
     monkeypatch.setattr("retrieval.training.train", train)
-    monkeypatch.setattr("pipelines.evaluate.learned.check_extra", lambda: None)
     config = replace(CONFIG, model=ModelConfig(width=8, hidden=16))
     learner = Learner(warehouse, night, config, users, tmp_path, lambda text: None)
     engine = learner.train(3, {"none_share": 1.0})
@@ -408,6 +407,20 @@ def test_what_cannot_be_evaluated_says_why(
     assert (code, out) == (2, "")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_missing_libraries_are_told_at_once(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = evaluate(warehouse, day(LAST_NIGHT))
+    monkeypatch.setitem(sys.modules, "jax", None)
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "pip install 'queryloop[retrieval]', or give --no-model" in err
+    monkeypatch.setattr("pipelines.evaluate.command.find_spec", lambda name: None)
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "pip install 'queryloop[evaluation]'" in err
 
 
 def test_nothing_after_the_last_day_is_nothing_to_evaluate(
