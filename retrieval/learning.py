@@ -72,6 +72,9 @@ class TrainingConfig:
         low=0.0,
         high=1.0,
     )
+    bias_decay: float = option(
+        0.0, "penalty on the squared bias of an item, which else hides the prior (ours)", low=0.0
+    )
     prior_smoothing: float = option(
         0.1, "added to an item's share of positives in units of an even share", low=1e-6
     )

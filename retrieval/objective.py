@@ -95,6 +95,9 @@ def batch_loss(xp: Any, params: Params, batch: Batch, world: World, setting: Set
         rows = batch.context.topics
         aligned = losses.alignment(xp, vectors, rows, aims, model.temperature)
         total = total + config.alignment * aligned
+    if config.bias_decay:
+        own = params["item_bias"][xp.concatenate([batch.items, batch.drawn])]
+        total = total + config.bias_decay * (own * own).mean()
     return total.mean()
 
 
