@@ -21,8 +21,8 @@ import tempfile
 import time
 
 from pipelines.demo.loop import DemoOptions, DemoRun, play
-from pipelines.demo.measures import Estimate
 from pipelines.demo.views import STORY_TOPICS, Findings, interval_text
+from profiling.bootstrap import Estimate
 
 BEATS, CONTAINS = 0.95, 0.85  # shares of the seeds: 19 and 17 of 20
 

@@ -62,6 +62,42 @@ class Interval:
     color: str = BLUE
 
 
+@dataclass(frozen=True)
+class Point:
+    """One thing, by two shares."""
+
+    name: str
+    x: float
+    y: float
+    color: str = BLUE
+
+
+def point_chart(points: Sequence[Point], *, x_label: str, y_label: str) -> str:
+    """Two shares against each other, as percent from 0, each point named at its right."""
+
+    def draw(axes: Any) -> None:
+        axes.scatter([p.x for p in points], [p.y for p in points], c=[p.color for p in points])
+        axes.set_xlim(left=0.0)
+        axes.set_ylim(bottom=0.0)
+        axes.xaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label, loc="left", fontsize=9, color=INK)
+        for point in points:
+            axes.annotate(
+                point.name,
+                (point.x, point.y),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color=point.color,
+                annotation_clip=False,
+            )
+
+    return _svg(draw, 4.1, 4.1)
+
+
 def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
     """Shares over nights, as percent from 0, each line named at its right end."""
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from pipelines.catalog import query, write_catalog
 from pipelines.config import NightConfig, render_config
 from pipelines.demo import DemoOptions, run_demo
+from pipelines.evaluate import StudyOptions, evaluate_retrieval
 from pipelines.failures import CommandGroup, quiet_beam
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
@@ -40,6 +41,8 @@ importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
+evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
+app.add_typer(evaluating, name="evaluate")
 
 WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]
@@ -166,6 +169,34 @@ def demo(
 ) -> None:
     """Run the loop on a simulated world whose answer is known."""
     run_demo(DemoOptions(users, nights, seed, mismatch, out, model))
+
+
+@evaluating.command("retrieval")
+def retrieval(  # noqa: PLR0913 (one option a decision)
+    warehouse: WarehouseOption,
+    train_until: Annotated[str, typer.Option(help="the last day learned from, YYYY-MM-DD")],
+    days: Annotated[int, typer.Option(help="days after it to judge by")] = StudyOptions.days,
+    validation_days: Annotated[
+        int, typer.Option(help="days up to it to tune the baselines on")
+    ] = StudyOptions.validation_days,
+    action: Annotated[
+        list[str] | None, typer.Option(help="what counts as liked; every positive action if none")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="trainings to average over")] = StudyOptions.seeds,
+    model: Annotated[
+        bool, typer.Option(help="train models; without, baselines and the arm INDEX alone")
+    ] = True,
+    sweep: Annotated[
+        bool, typer.Option(help="train models of other context dropout and conditions too")
+    ] = False,
+    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
+) -> None:
+    """Compare the retrieval arms with baselines on the days after a night."""
+    options = StudyOptions(
+        _date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
+    )
+    evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -74,6 +74,17 @@ class Items:
         places = np.searchsorted(self.ids, wanted)
         places[places == len(self.ids)] = 0
         return np.where(self.ids[places] == wanted, places, -1).astype(np.int64)
+
+    def surer_than(self, least: float) -> Items:
+        """The same items, with those of their topics whose confidence is `least` or more."""
+        kept = self.topic_confidences >= least
+        before = np.r_[0, np.cumsum(kept)].astype(np.int64)
+        return replace(
+            self,
+            topic_offsets=before[self.topic_offsets],
+            topic_ids=self.topic_ids[kept],
+            topic_confidences=self.topic_confidences[kept],
+        )
 
     @property
     def width(self) -> int:

@@ -1,4 +1,4 @@
-"""The core runs where the extra `retrieval` is not installed."""
+"""The core runs where the extras `retrieval` and `evaluation` are not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from tests.pipelines.small_models import add
 from tests.pipelines.small_world import day, engagements_table, foreign_impressions, items_table
 
 ROOT = Path(__file__).parents[1]
-MODULES = {"jax": ("jax", "jaxlib"), "optax": ("optax",), "faiss-cpu": ("faiss",)}
+MODULES = {
+    "jax": ("jax", "jaxlib"),
+    "optax": ("optax",),
+    "faiss-cpu": ("faiss",),
+    "implicit": ("implicit",),
+}
 BLOCKED = [module for modules in MODULES.values() for module in modules]
 
 # Makes the extra's modules impossible to import, and notes which file asked for them.
@@ -80,9 +85,10 @@ def run(code: str, *args: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_the_blocked_modules_are_those_of_the_extra() -> None:
+def test_the_blocked_modules_are_those_of_the_extras() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = extras["optional-dependencies"]["retrieval"]
+    names = ("retrieval", "evaluation")
+    wanted = [text for name in names for text in extras["optional-dependencies"][name]]
     assert {Requirement(text).name for text in wanted} == set(MODULES)
     core = {Requirement(text).name for text in extras["dependencies"]}
     assert not core & set(MODULES)

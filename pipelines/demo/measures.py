@@ -1,8 +1,7 @@
 """What the demo measures: engagement rates by arm with intervals over users, and one user's story.
 
 A rate is a ratio of sums over users, engaged impressions to impressions, so its interval comes from
-the bootstrap over users: every resample gives each user a Poisson(1) weight, the same one on all
-nights (Oza and Russell 2001), and the interval is the middle 95 % of the resampled values.
+the bootstrap over users (`profiling.bootstrap`): a user has the same weight on all nights.
 """
 
 from __future__ import annotations
@@ -15,23 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.worlds import TOPIC_NAMES, topics_of
-from profiling.hashing import uniforms
+from profiling.bootstrap import Estimate, estimate
 from profiling.schema import FloatArray, IntArray, floats, group_offsets, ints
 from selection.policies import SelectionConfig, policy_weights
 from selection.sampling import inclusion_targets
 
-RESAMPLES = 1000
 Mask = npt.NDArray[np.bool_]
-_POISSON = np.cumsum(np.exp(-1.0) / np.cumprod(np.r_[1.0, np.arange(1.0, 12.0)]))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -92,12 +80,6 @@ class StoryDay:
     engaged: dict[int, int]
 
 
-def resample_weights(users: int, seed: int, resamples: int = RESAMPLES) -> FloatArray:
-    """(resamples, users) float64 of independent Poisson(1) numbers."""
-    u = uniforms(seed, "bootstrap", np.arange(resamples * users))
-    return np.searchsorted(_POISSON, u).astype(np.float64).reshape(resamples, users)
-
-
 def rate(engaged: FloatArray, shown: FloatArray, who: Mask, weights: FloatArray) -> Estimate:
     """`sum engaged / sum shown` over the users in `who`; NaN where nothing was shown.
 
@@ -107,7 +89,7 @@ def rate(engaged: FloatArray, shown: FloatArray, who: Mask, weights: FloatArray)
         who: (n,) bool.
         weights: (B, n) of `resample_weights`.
     """
-    return _estimate(_ratios(engaged, shown, who, weights))
+    return estimate(_ratios(engaged, shown, who, weights))
 
 
 def uplift(
@@ -117,7 +99,7 @@ def uplift(
     engaged, shown = served.engaged[days].sum(axis=0), served.shown[days].sum(axis=0)
     ratios = [_ratios(engaged, shown, who, weights) for who in (treated, control)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _estimate(ratios[0] / ratios[1] - 1.0)
+        return estimate(ratios[0] / ratios[1] - 1.0)
 
 
 def _ratios(engaged: FloatArray, shown: FloatArray, who: Mask, weights: FloatArray) -> FloatArray:
@@ -125,14 +107,6 @@ def _ratios(engaged: FloatArray, shown: FloatArray, who: Mask, weights: FloatArr
     w = np.r_[np.ones((1, int(who.sum()))), weights[:, who]]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((w @ engaged[who]) / (w @ shown[who]))
-
-
-def _estimate(values: FloatArray) -> Estimate:
-    known = values[1:][np.isfinite(values[1:])]
-    if not len(known):
-        return Estimate(float(values[0]), float("nan"), float("nan"))
-    low, high = np.quantile(known, [0.025, 0.975])
-    return Estimate(float(values[0]), float(low), float(high))
 
 
 def count_by_user(days: Iterable[pa.Table], users: int) -> FloatArray:

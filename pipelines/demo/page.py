@@ -19,7 +19,7 @@ from pipelines.charts import (
     line_chart,
 )
 from pipelines.demo.loop import DemoRun
-from pipelines.demo.measures import Estimate, StoryRow, names_in_order
+from pipelines.demo.measures import StoryRow, names_in_order
 from pipelines.demo.views import (
     LAST,
     STORY_COLUMNS,
@@ -34,6 +34,7 @@ from pipelines.demo.views import (
     story_cells,
 )
 from pipelines.report import Listing, Picture, Report, Section, grid_of, percent
+from profiling.bootstrap import Estimate
 from profiling.schema import FloatArray
 
 _ARMS = (("by counts", GREY), ("by reward", BLUE))

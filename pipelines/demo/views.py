@@ -12,16 +12,15 @@ from rich.table import Table
 
 from pipelines.demo.loop import COUNTS, REWARD, DemoRun
 from pipelines.demo.measures import (
-    Estimate,
     Mask,
     StoryRow,
     names_in_order,
     rate,
-    resample_weights,
     uplift,
 )
 from pipelines.report import percent
 from pipelines.worlds import FURNITURE, RECIPES, TOPIC_NAMES
+from profiling.bootstrap import Estimate, resample_weights
 from profiling.schema import FloatArray
 
 LAST = 3  # days that the verdict is over

@@ -17,28 +17,17 @@ from pipelines.demo.measures import (
     count_by_user,
     names_in_order,
     rate,
-    resample_weights,
     story_day,
     uplift,
 )
 from pipelines.demo.views import Findings, sql_statements
 from pipelines.warehouse import Warehouse
 from pipelines.worlds import ITEMS_PER_TOPIC, TOPIC_NAMES
+from profiling.bootstrap import resample_weights
 from profiling.hashing import uniforms
 from profiling.schema import floats, ints
 
 EVERYONE = np.ones(4, bool)
-
-
-def test_weights_are_poisson():
-    weights = resample_weights(500, 3)
-    n = weights.size
-    assert weights.shape == (1000, 500)
-    assert abs(weights.mean() - 1) < 4 / np.sqrt(n)
-    assert abs((weights == 0).mean() - np.exp(-1)) < 4 * np.sqrt(np.exp(-1) / n)
-    assert abs(weights.var() - 1) < 4 * np.sqrt(3 / n)  # the fourth central moment is 4
-    assert (weights == resample_weights(500, 3)).all()
-    assert (weights != resample_weights(500, 4)).any()
 
 
 def test_a_rate_is_a_ratio_of_sums():

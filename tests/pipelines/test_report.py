@@ -4,7 +4,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pipelines.charts import BLUE, GREY, Interval, Series, dot_chart, interval_chart, line_chart
+from pipelines.charts import (
+    BLUE,
+    GREY,
+    Interval,
+    Point,
+    Series,
+    dot_chart,
+    interval_chart,
+    line_chart,
+    point_chart,
+)
 from pipelines.report import Listing, Picture, Report, Section, grid_of, percent, render_report
 
 
@@ -22,6 +32,9 @@ def charts() -> list[str]:
         interval_chart([Interval("all", 0.1, 0.05, 0.15)], label="uplift"),
         dot_chart(
             ["a", "b"], np.array([[3.0, 0], [1, 2]]), np.array([[1.0, 0], [0, 2]]), [BLUE, GREY]
+        ),
+        point_chart(
+            [Point("lr", 0.1, 0.4), Point("cr", 0.9, 0.2)], x_label="match", y_label="hits"
         ),
     ]
 
@@ -90,7 +103,7 @@ def test_numeric_columns_are_right_and_long_tables_folded():
     assert "<summary>caption</summary>" in page(rows=21)
 
 
-@pytest.mark.parametrize("chart", range(3))
+@pytest.mark.parametrize("chart", range(4))
 def test_charts_are_bare_elements_and_repeat_byte_for_byte(chart: int):
     svg = charts()[chart]
     assert svg == charts()[chart]
