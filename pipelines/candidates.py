@@ -55,9 +55,7 @@ def encode_bucket(bucket: Bucket, queries: pa.Table, plan: NightPlan, arm: ArmSe
     """ENCODINGS of the users who ask this arm's model, each once."""
     if arm.model is None:
         return ENCODINGS.empty()
-    model = open_model(
-        plan.root, arm.model.folder, plan.catalogue["ITEMS"], plan.catalogue["TOPICS"]
-    )
+    model = open_model(plan, arm.model)
     users = pc.unique(queries["user_id"])
     history, profiles = (table_of(bucket, name) for name in ("HISTORY", "PROFILES"))
     actions, reads = plan.config.actions, arm.model.histories
@@ -76,15 +74,14 @@ def retrieve_arm(
     bucket: Bucket, queries: pa.Table, encodings: pa.Table, plan: NightPlan, arm: ArmServing
 ) -> pa.Table:
     """CANDIDATES of one arm's queries."""
-    files, encoder = plan.catalogue["ITEMS"], None
+    encoder = None
     if arm.model is not None:
-        model = open_model(plan.root, arm.model.folder, files, plan.catalogue["TOPICS"])
-        encoder = ModelEncoder(model, encodings)
+        encoder = ModelEncoder(open_model(plan, arm.model), encodings)
     return retrieve_candidates(
         queries,
         table_of(bucket, "HISTORY").select(["user_id", "item_id"]),
-        open_index(plan.root, files, arm.index),
-        open_items(plan.root, files),
+        open_index(plan, arm),
+        open_items(plan.root, plan.catalogue["ITEMS"]),
         arm.config,
         encoder,
     )

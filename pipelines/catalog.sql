@@ -1,8 +1,8 @@
 -- Views and macros for analysts. They stand on one view per stored table (upper case, columns and
 -- comments from the schemas) and on the small tables settings, actions, nights, night_counts,
--- night_seconds, night_inputs, prior, landings, landed_files and landing_sources. Outer joins are on
--- plain equalities: DuckDB 1.5 compares every row with every row where the left side has a condition
--- of its own (26 s instead of 1 s for cluster_history of a million rows).
+-- night_seconds, night_inputs, night_retrieval, prior, landings, landed_files and landing_sources.
+-- Outer joins are on plain equalities: DuckDB 1.5 compares every row with every row where the left
+-- side has a condition of its own (26 s instead of 1 s for cluster_history of a million rows).
 
 CREATE OR REPLACE MACRO id_of(kind_of_id, source_id) AS (
     SELECT id FROM KEYS WHERE kind = kind_of_id AND original = source_id);

@@ -77,6 +77,11 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
     inputs = [
         (m.date, g.landing, g.table, g.path, g.row_group, g.rows) for m in chain for g in m.inputs
     ]
+    retrieval = [
+        (m.date, arm, how["arm"], how["model"], how["fell_back"])
+        for m in chain
+        for arm, how in m.retrieval.items()
+    ]
     night = {"run_date": "DATE"}
     return [
         table_sql(
@@ -97,6 +102,12 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
             | {"landing": "INTEGER", "table_name": "VARCHAR", "path": "VARCHAR"}
             | {"row_group": "INTEGER", "n": "BIGINT"},
             inputs,
+        ),
+        table_sql(
+            "night_retrieval",
+            night
+            | {"arm": "VARCHAR", "asked": "VARCHAR", "model": "INTEGER", "fell_back": "VARCHAR"},
+            retrieval,
         ),
     ]
 

@@ -24,6 +24,7 @@ from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig
 from retrieval.histories import HistoryConfig
 from retrieval.learning import TrainingConfig
+from retrieval.planner import IndexConfig
 from retrieval.towers import ModelConfig
 from selection.experiments import Arm, Experiment, selections_of
 from selection.outcomes import OutcomeConfig
@@ -60,6 +61,7 @@ class NightConfig:
         "arms: each with a selection, which then replaces the one above, and retrieval options",
     )
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
     histories: HistoryConfig = field(default_factory=HistoryConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -8,15 +8,15 @@ that the next night over the same catalogue finds it.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipelines.folders import Folder, check_folder, folder_from, open_folder, store_folder
@@ -26,11 +26,15 @@ from pipelines.plan import NightPlan, catalogue_digest, open_items, open_topics
 from pipelines.storage import create_exclusive, exists, join, read_bytes, unique_name
 from pipelines.workers import code_version
 from profiling.items import Items
+from retrieval import index_files
 from retrieval.candidates import RetrievalConfig
 from retrieval.index import ExactIndex
+from retrieval.index_files import save_index
 from retrieval.model import RetrievalModel
+from retrieval.planner import build_index
+from retrieval.searches import ItemIndex, Lists, Vectors
 
-ITEM_ROWS = "item_rows.npy"
+Files = tuple[StoredFile, ...]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class ArmServing:
     Attributes:
         config: Its options, `auto` decided.
         model: What it asks; None for the arm index.
-        index: The catalogue as this model encodes it.
+        index: Over the catalogue as this model encodes it; None: made from ITEMS where it is used.
         fell_back: Why the arm index serves although a model was to; '' where none was.
     """
 
@@ -69,94 +73,126 @@ def plan_serving(plan: NightPlan) -> Serving:
 
 
 def serving_digest(serving: Serving) -> str:
-    """Of what decides the candidates beyond the plan: hex, '' where no model does."""
+    """Of what decides the candidates beyond the plan: '-' and hex, '' where no model does."""
     used = {n: s.model.folder.digest for n, s in serving.items() if s.model is not None}
-    return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:8] if used else ""
+    return "-" + hashlib.sha256(json.dumps(used).encode()).hexdigest()[:8] if used else ""
 
 
 def _serve_arm(plan: NightPlan, name: str, config: RetrievalConfig) -> ArmServing:
     if config.arm == "index":
-        return ArmServing(config)
+        return _without_model(plan, config)
     try:
         learners = learners_of(plan.config.experiment, name)
         found = model_for(models(plan.root), plan.cutoff, learners, config.model)
-        index = prepare_index(plan.root, found, plan.catalogue["ITEMS"], plan.catalogue["TOPICS"])
+        index = prepare_index(plan, found)
         return ArmServing(config.settled(learned=True), found, index)
     except NoModel as error:
         if config.arm == "auto":
-            return ArmServing(config.settled(learned=False))
+            return _without_model(plan, config.settled(learned=False))
         problem: Exception = error
     except (ValueError, OSError) as error:
         problem = error
     if config.fall_back:
-        return ArmServing(replace(config, arm="index"), fell_back=str(problem))
+        return _without_model(plan, replace(config, arm="index"), str(problem))
     raise ValueError(
         f"retrieval by a model{f' for arm {name!r}' if name else ''}: {problem}; or set "
         "retrieval.fall_back to go on with the arm index"
     ) from problem
 
 
-def prepare_index(
-    root: str,
-    model: ModelRecord,
-    items_files: tuple[StoredFile, ...],
-    topics_files: tuple[StoredFile, ...],
-) -> Folder:
-    """The catalogue as `model` encodes it, made once.
+def _without_model(plan: NightPlan, config: RetrievalConfig, why: str = "") -> ArmServing:
+    """The arm index; an exact one is made by the workers, from ITEMS, as fast as it is opened."""
+    index = None if plan.config.index.kind == "exact" else prepare_index(plan, None)
+    return ArmServing(config, index=index, fell_back=why)
+
+
+def prepare_index(plan: NightPlan, model: ModelRecord | None) -> Folder:
+    """The index over tonight's catalogue, as `model` encodes it or by its own vectors, made once.
 
     Raises:
-        ValueError: The model is damaged, or of another embedding or catalogue.
+        ValueError: The model is damaged, or of another embedding or catalogue; or the kind of index
+            needs the extra `retrieval`, which is not installed.
     """
-    check_folder(root, model.folder)
-    files = {"ITEMS": items_files, "TOPICS": topics_files}
-    text = f"{model.folder.digest} {catalogue_digest(files)} {code_version()}"
-    record = join(root, "indexes", hashlib.sha256(text.encode()).hexdigest()[:16] + ".json")
+    root, config = plan.root, plan.config.index
+    if model is not None:
+        check_folder(root, model.folder)
+    parts = [_source(plan, model), catalogue_digest(plan.catalogue), asdict(config), code_version()]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    record = join(root, "indexes", f"{digest}.json")
     if not exists(record):
-        opened = open_model(root, model.folder, items_files, topics_files)
-        items = open_items(root, items_files)
-        _check_known(model, opened, items)
+        items = open_items(root, plan.catalogue["ITEMS"])
+        exact = ExactIndex.over(items, None if model is None else _item_rows(plan, model, items))
+        try:
+            index = build_index(exact, config, seed=plan.config.seed)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"index.kind {config.kind} needs {error.name}; pip install 'queryloop[retrieval]' "
+                "where the night is started, or set it to exact"
+            ) from error
         with tempfile.TemporaryDirectory() as place:
-            np.save(Path(place, ITEM_ROWS), opened.encode_items(items))
-            folder = store_folder(root, join("indexes", unique_name("index")), Path(place))
+            save_index(Path(place, "index"), index, _source(plan, model))
+            path = join("indexes", unique_name("index"))
+            folder = store_folder(root, path, Path(place, "index"))
         create_exclusive(record, to_json(folder))  # whoever was first made the same
     with reading(record):
         return folder_from(json.loads(read_bytes(record)))
 
 
-def _check_known(record: ModelRecord, model: RetrievalModel, items: Items) -> None:
+def _source(plan: NightPlan, model: ModelRecord | None) -> str:
+    """What made the vectors of an index."""
+    if model is not None:
+        return f"model {model.folder.digest}"
+    return f"embedding {open_items(plan.root, plan.catalogue['ITEMS']).version}"
+
+
+def _item_rows(plan: NightPlan, record: ModelRecord, items: Items) -> Vectors:
+    model = open_model(plan, record)
     if not (items.rows_of(model.item_ids) >= 0).any():
         raise ValueError(
             f"{record} knows none of the {len(items.ids):,} items: it is of another catalogue; "
             "train one on this warehouse with `queryloop train`"
         )
+    return model.encode_items(items)
+
+
+def open_model(plan: NightPlan, record: ModelRecord) -> RetrievalModel:
+    """A model bound to tonight's catalogue, memory-mapped, once a process."""
+    catalogue = plan.catalogue
+    return _opened_model(plan.root, record.folder, catalogue["ITEMS"], catalogue["TOPICS"])
 
 
 @lru_cache(maxsize=4)
-def open_model(
-    root: str,
-    folder: Folder,
-    items_files: tuple[StoredFile, ...],
-    topics_files: tuple[StoredFile, ...],
-) -> RetrievalModel:
-    """A model bound to the catalogue, memory-mapped, once a process.
+def _opened_model(root: str, folder: Folder, items: Files, topics: Files) -> RetrievalModel:
+    _one_thread()
+    bound = open_items(root, items), open_topics(root, topics, items)
+    return RetrievalModel.load(open_folder(root, folder), *bound)
 
-    From then on a matrix product has one thread, as in `open_index`.
-    """
-    threadpool_limits(1, user_api="blas")
-    items, topics = open_items(root, items_files), open_topics(root, topics_files, items_files)
-    return RetrievalModel.load(open_folder(root, folder), items, topics)
+
+def open_index(plan: NightPlan, arm: ArmServing) -> ItemIndex:
+    """What an arm searches, once a process: stored and memory-mapped, or made from ITEMS."""
+    files = plan.catalogue["ITEMS"]
+    encoded = open_items(plan.root, files) if arm.model is None else open_model(plan, arm.model)
+    return _opened_index(plan.root, files, arm.index, encoded.width, _source(plan, arm.model))
 
 
 @lru_cache(maxsize=4)
-def open_index(root: str, files: tuple[StoredFile, ...], folder: Folder | None) -> ExactIndex:
-    """The index over the catalogue, once a process: the items' own vectors, or a model's.
-
-    From then on a matrix product has one thread: buckets run side by side, and threads of OpenBLAS
-    that wait for each other on busy cores took four times as long.
-    """
-    threadpool_limits(1, user_api="blas")
+def _opened_index(
+    root: str, files: Files, folder: Folder | None, width: int, source: str
+) -> ItemIndex:
+    _one_thread()
     items = open_items(root, files)
     if folder is None:
         return ExactIndex.over(items)
-    rows = np.load(open_folder(root, folder) / ITEM_ROWS, mmap_mode="r")
-    return ExactIndex.over(items, rows)
+    carried = Lists(items.topic_offsets, items.topic_ids)
+    place = open_folder(root, folder)
+    return index_files.open_index(place, items.ids, carried, width=width, source=source)
+
+
+def _one_thread() -> None:
+    """From now on a matrix product of this process has one thread.
+
+    Buckets run side by side, and threads of OpenBLAS that wait for each other on busy cores took
+    four times as long. Numba's products are SciPy's, whose library must be loaded to be limited.
+    """
+    importlib.import_module("scipy.linalg.cython_blas")
+    threadpool_limits(1, user_api="blas")

@@ -21,11 +21,13 @@ from profiling.schema import TableSchema, ints
 ROW_GROUP_ROWS = 1 << 20
 MAX_FILE_BYTES = 256 << 20
 
+_PASSING = ("HISTORIES", "PAIRS")  # made for one training or night, never stored
+
 SCHEMAS: dict[str, TableSchema] = {
     value.name: value
     for module in (profiling_tables, selection_tables, retrieval_tables)
     for value in vars(module).values()
-    if isinstance(value, TableSchema)
+    if isinstance(value, TableSchema) and value.name not in _PASSING
 } | {"KEYS": KEYS}
 
 

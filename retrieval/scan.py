@@ -139,7 +139,7 @@ def scan(slices: Slices, jobs: Jobs, work: Work, by_topic: bool) -> None:
         by_topic: Whether slice i holds the items of topic i. A search then takes an item from the
             first of its topics only. Else an item must carry any topic of the search's condition.
     """
-    room = (by_topic, np.empty(_BLOCK * _TILE, np.float32), np.empty(_TILE, np.int64))
+    room = (by_topic, np.empty(_BLOCK * _TILE, np.float32), np.empty(_TILE + 1, np.int64))
     for which in range(len(slices.offsets) - 1):
         low, high = jobs.offsets[which], jobs.offsets[which + 1]
         while low < high:
@@ -168,18 +168,26 @@ def _scan_block(
             n += 1
         end += 1
     block = asked.vectors[taken[:n]]
+    rows, vectors, heaps = slices.rows, slices.vectors, work.best.heaps
+    searches, vector_of = jobs.searches, asked.vector_of
+    allowance = slack(vectors.shape[1])
     first, last = slices.offsets[which], slices.offsets[which + 1]
     for start in range(first, last, _TILE):
-        stop = min(start + _TILE, last)
-        tile = scores[: n * (stop - start)].reshape(n, stop - start)
-        np.dot(block, slices.vectors[start:stop].T, tile)
+        width = min(_TILE, last - start)
+        tile = scores[: n * width].reshape(n, width)
+        np.dot(block, vectors[start : start + width].T, tile)
         place = 0
         for i in range(span[0], end):
-            search = jobs.searches[i]
-            if asked.vector_of[search] != taken[place]:
+            search = searches[i]
+            if vector_of[search] != taken[place]:
                 place += 1
-            topic = which if by_topic else -1
-            _offer(slices.rows[start:stop], tile[place], passed, work, search, topic)
+            least = heaps[search, 0] - allowance
+            n_passed = _passing(scores, place * width, width, least, passed)
+            if n_passed:
+                topic = which if by_topic else -1
+                _offer(
+                    rows[start : start + width], tile[place], passed[:n_passed], work, search, topic
+                )
     return end
 
 
@@ -187,20 +195,17 @@ def _scan_block(
 def _offer(
     rows: IntArray, scores: Vectors, passed: IntArray, work: Work, search: int, topic: int
 ) -> None:
-    """Whatever a search may have and reaches its threshold becomes a contender."""
+    """What a search may have, of the items that passed its threshold, becomes a contender."""
     asked, best = work.asked, work.best
     heap = best.heaps[search]
     allowance = slack(work.catalogue.shape[1])
     least = heap[0] - allowance
-    n = _passing(scores, least, passed)
-    if n == 0:
-        return
     excluded = _list(asked.excluded, asked.excluded_of[search])
     condition = _list(asked.conditions, asked.condition_of[search])
     offsets, carried = asked.topics
     best_scores, entries = best.scores[search], best.entries[search]
     filled = best.counts[search]
-    for i in passed[:n]:
+    for i in passed:
         row = rows[i]
         if scores[i] < least or _holds(excluded, row):
             continue
@@ -220,24 +225,24 @@ def _offer(
 
 
 @njit(cache=True, nogil=True)
-def _passing(scores: Vectors, least: float, passed: IntArray) -> int:
-    """Write the places of all scores that reach the threshold; return their number.
+def _passing(scores: Vectors, start: int, width: int, least: float, passed: IntArray) -> int:
+    """Write the places of a row's scores that reach the threshold; return their number.
 
     Most strips have none: the first loop is one that a compiler turns into vector instructions.
     """
     n = 0
-    whole = len(scores) // _STRIP * _STRIP
-    for start in range(0, whole, _STRIP):
+    whole = width // _STRIP * _STRIP
+    for strip in range(0, whole, _STRIP):
         any_passed = 0
-        for j in range(start, start + _STRIP):
-            any_passed += scores[j] >= least
+        for j in range(strip, strip + _STRIP):
+            any_passed += scores[start + j] >= least
         if any_passed:
-            for j in range(start, start + _STRIP):
+            for j in range(strip, strip + _STRIP):
                 passed[n] = j
-                n += scores[j] >= least
-    for j in range(whole, len(scores)):
+                n += scores[start + j] >= least
+    for j in range(whole, width):
         passed[n] = j
-        n += scores[j] >= least
+        n += scores[start + j] >= least
     return n
 
 
@@ -360,14 +365,39 @@ def score_of(key: int) -> np.float32:
 
 
 @njit(cache=True, nogil=True)
+def select(values: Vectors, k: int) -> np.float32:
+    """The k-th greatest of (n,) values, 1 <= k <= n, by Hoare's quickselect; reorders them."""
+    low, high, place = 0, len(values) - 1, k - 1
+    while low < high:
+        pivot = values[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if place <= j:
+            high = j
+        elif place >= i:
+            low = i
+        else:
+            break
+    return values[place]
+
+
+@njit(cache=True, nogil=True)
 def _replace_top(heap: Vectors, value: np.float32) -> None:
-    place = 0
+    place, n = 0, len(heap)
     while True:
         child = 2 * place + 1
-        if child >= len(heap):
+        if child + 1 < n:
+            child += heap[child + 1] < heap[child]  # no branch: it would be mispredicted
+        elif child >= n:
             break
-        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
-            child += 1
         if heap[child] >= value:
             break
         heap[place] = heap[child]

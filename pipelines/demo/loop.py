@@ -135,7 +135,7 @@ def night_config(options: DemoOptions) -> NightConfig:
         outcomes=OutcomeConfig(window_hours=6, lateness_hours=0),
         experiment=Experiment("demo", "isolated", arms),
         model=ModelConfig(width=16, hidden=32),  # the world has 16 topics and no more
-        training=TrainingConfig(epochs=2, uniform_negatives=256),
+        training=TrainingConfig(epochs=1, uniform_negatives=256),
         feed=FeedConfig(merge="round_robin"),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.catalog import query
 from pipelines.config import NightConfig, render_config
 from pipelines.fingerprint import compare, fingerprint
 from pipelines.landing import land
@@ -18,14 +19,17 @@ from pipelines.manifests import Manifest
 from pipelines.models import Learners, models
 from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_night
+from pipelines.plan import plan_night
+from pipelines.serving import open_index, plan_serving
 from pipelines.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.encoders import ModelEncoder, encode_users
 from retrieval.feed import FeedConfig
-from retrieval.index import ExactIndex
+from retrieval.index import ExactIndex, Lists, Searches
 from retrieval.model import RetrievalModel
+from retrieval.planner import IndexConfig
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_models import add, untrained
@@ -193,7 +197,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("how", UNUSABLE)
-def test_a_model_that_cannot_be_used_stops_the_night_unless_told(how: str, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_used_stops_the_night(how: str, tmp_path: Path) -> None:
     items, message = UNUSABLE[how]
     warehouse = make(tmp_path / "w")
     add(warehouse, day(1), None if items is None else untrained(items))
@@ -202,11 +206,63 @@ def test_a_model_that_cannot_be_used_stops_the_night_unless_told(how: str, tmp_p
     with pytest.raises(ValueError, match=f"{message}.*set retrieval.fall_back"):
         run_night(warehouse, day(1), QUIET)
     assert warehouse.manifests() == []
-    fallen = run_night(warehouse, day(1), QUIET, config=with_retrieval(fall_back=True))
-    said = fallen.retrieval[""]
-    assert (said["arm"], said["model"], fallen.model) == ("index", None, None)
+    plan = plan_night(warehouse, with_retrieval(fall_back=True), day(1), None)
+    said = plan_serving(plan)[""].to_json()
+    assert (said["arm"], said["model"]) == ("index", None)
     assert said["fell_back"]
+
+
+def test_a_night_that_falls_back_when_told_records_why(tmp_path: Path) -> None:
+    warehouse = make(tmp_path / "w")
+    add(warehouse, day(1))
+    damage(warehouse)
+    fallen = run_night(warehouse, day(1), QUIET, config=with_retrieval(fall_back=True))
+    assert (fallen.retrieval[""]["arm"], fallen.model) == ("index", None)
+    assert "bytes, not the" in fallen.retrieval[""]["fell_back"]
     assert warehouse.read("FEED").num_rows > 200
+    said = query(warehouse, "SELECT asked, fell_back FROM night_retrieval", fallen, format="csv")
+    assert "index" in said
+    assert "bytes, not the" in said
+
+
+def in_every_slice(width: int) -> Searches:
+    """One search in the slice of each of the six topics."""
+    n = np.arange(6)
+    conditions, none = Lists(np.arange(7), n), Lists(np.zeros(2, np.int64), np.zeros(0, np.int64))
+    rows = np.eye(width, dtype=np.float32)[:6]
+    return Searches(rows, n, conditions, n, none, np.zeros(6, np.int64))
+
+
+@pytest.mark.parametrize("arm", ["index", "cr_filter"])
+def test_other_kinds_of_index_are_stored_too_and_slices_stay_exact(
+    arm: str, tmp_path: Path
+) -> None:
+    warehouse = make(tmp_path / "w")
+    add(warehouse, day(1))
+    found = []
+    for kind in ("exact", "planned"):
+        config = dataclasses.replace(with_retrieval(arm=arm), index=IndexConfig(kind, cells=8))
+        plan = plan_night(warehouse, config, day(1), None)
+        serving = plan_serving(plan)
+        assert plan_serving(plan) == serving  # what was made is found again
+        index = open_index(plan, serving[""])
+        assert type(index).__name__ == {"exact": "ExactIndex", "planned": "PlannedIndex"}[kind]
+        found.append(index.search(in_every_slice(8 if arm == "index" else 9), 12))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_index_that_cannot_be_built_here_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*args: Any, **options: Any) -> None:
+        raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
+
+    monkeypatch.setattr("pipelines.serving.build_index", absent)
+    warehouse = make(tmp_path / "w")
+    config = dataclasses.replace(CONFIG, index=IndexConfig("ivf"))
+    with pytest.raises(ValueError, match=r"index.kind ivf needs faiss; pip install"):
+        plan_serving(plan_night(warehouse, config, day(1), None))
 
 
 def test_a_night_up_to_its_queries_asks_no_model(tmp_path: Path) -> None:

@@ -25,11 +25,13 @@ from pipelines.config import NightConfig
 from pipelines.feed import rerank_bucket_feed
 from pipelines.landing import land
 from pipelines.manifests import Part, StoredFile
+from pipelines.models import Learners
 from pipelines.outcomes import attribute_bucket_outcomes
 from pipelines.plan import NightPlan, cutoff_of
 from pipelines.profiles import build_bucket_profiles
 from pipelines.queries import select_bucket_queries
 from pipelines.rewards import tally_bucket_rewards
+from pipelines.serving import plan_serving
 from pipelines.shuffle import gather_bucket, split_landed
 from pipelines.stored import SCHEMAS, TableWriter
 from pipelines.warehouse import EVENT_TABLES, Warehouse
@@ -40,8 +42,9 @@ from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig
 from selection.experiments import Arm, Experiment
 from selection.outcomes import OutcomeConfig
-from selection.prior import PRIOR_SUMS, Prior, fit_prior
+from selection.prior import PRIOR_SUMS, fit_prior
 from selection.queries import SelectionConfig
+from tests.pipelines.small_models import add
 from tests.pipelines.small_world import (
     day,
     engagements_table,
@@ -99,7 +102,9 @@ TALLY = Step(
 )
 ROLL_UP = Step(roll_up_bucket, ("PROFILES", "REWARDS"), ("CLUSTER_REWARDS",))
 SELECT = Step(select_bucket_queries, ("CLUSTER_REWARDS",), ("QUERIES",))
-RETRIEVE = Step(retrieve_bucket_candidates, ("QUERIES", "HISTORY"), ("CANDIDATES",))
+RETRIEVE = Step(
+    retrieve_bucket_candidates, ("QUERIES", "HISTORY", "PROFILES"), ("CANDIDATES", "ENCODINGS")
+)
 RERANK = Step(rerank_bucket_feed, ("CANDIDATES", "QUERIES"), ("FEED",))
 STEPS = (BUILD, ATTRIBUTE, TALLY, ROLL_UP, SELECT, RETRIEVE, RERANK)
 every_step = pytest.mark.parametrize("step", STEPS, ids=lambda s: s.name)
@@ -117,10 +122,12 @@ class Night:
         landing = land(warehouse, {"ITEMS": items_table()}, source="items")
         self.catalogue = {"ITEMS": landing.tables["ITEMS"], "TOPICS": ()}
         self.root = root
+        add(warehouse, day(0), learners=Learners("arms", "reward"))  # the other arm has none
         self.inputs: dict[str, Tables] = {}
         state: Tables = {}
         for i in range(NIGHTS):
             self.plan = self.plan_of(i)
+            self.serving = plan_serving(self.plan)
             state = self.run(state | new_rows(i, state))
 
     def plan_of(self, i: int) -> NightPlan:
@@ -151,7 +158,8 @@ class Night:
         kept = learned.tables
         chosen = Bucket(0, {n: kept[n] for n in ("PROFILES", "REWARDS")})
         chosen = self.step(SELECT, self.step(ROLL_UP, chosen))
-        served = Bucket(0, {"QUERIES": chosen.tables["QUERIES"], "HISTORY": kept["HISTORY"]})
+        read = {n: kept[n] for n in ("HISTORY", "PROFILES")}
+        served = Bucket(0, {"QUERIES": chosen.tables["QUERIES"], **read})
         served = self.step(RERANK, self.step(RETRIEVE, served))
         draws = pa.concat_tables([table_in(tables, "earlier SERVED_DRAWS"), kept["SERVED_DRAWS"]])
         state = {n: kept[n] for n in ("HISTORY", "OPEN", "PROFILES", "PAST_PROFILES", "REWARDS")}
@@ -167,8 +175,11 @@ class Night:
         return self.call(step, bucket)
 
     def call(self, step: Step, bucket: Bucket) -> Bucket:
-        more: tuple[Prior, ...] = (self.prior,) if step is ROLL_UP else ()
-        return step.call(bucket, self.plan, *more)
+        if step is ROLL_UP:
+            return step.call(bucket, self.plan, self.prior)
+        if step is RETRIEVE:
+            return step.call(bucket, self.plan, self.serving)
+        return step.call(bucket, self.plan)
 
     def made(self, step: Step, tables: Tables) -> Tables:
         """What a step makes of these tables."""
