@@ -39,7 +39,7 @@ from retrieval.towers import ModelConfig
 from retrieval.training import Training, TrainingInputs
 
 BATCHES = (1024, 4096)
-ROUNDS, STEPS = 5, 40
+ROUNDS, STEPS = 5, 25
 N_ITEMS, N_TOPICS, WIDTH, N_USERS = 10_000, 50, 64, 60_000
 CUTOFF = 1000 * DAY_US
 KUAIRAND_DATE = dt.date(2022, 5, 4)

@@ -73,9 +73,9 @@ def plan_serving(plan: NightPlan) -> Serving:
 
 
 def serving_digest(serving: Serving) -> str:
-    """Of what decides the candidates beyond the plan: hex, '' where no model does."""
+    """Of what decides the candidates beyond the plan: '-' and hex, '' where no model does."""
     used = {n: s.model.folder.digest for n, s in serving.items() if s.model is not None}
-    return hashlib.sha256(json.dumps(used).encode()).hexdigest()[:8] if used else ""
+    return "-" + hashlib.sha256(json.dumps(used).encode()).hexdigest()[:8] if used else ""
 
 
 def _serve_arm(plan: NightPlan, name: str, config: RetrievalConfig) -> ArmServing:

@@ -13,7 +13,7 @@ class TrainingConfig:
     """Options of `retrieval.training.train`; every field but `pool_pairs` changes results."""
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
-    epochs: int = option(10, "times that every pair is seen (ours)", low=1, high=10_000)
+    epochs: int = option(3, "times that every pair is seen (ours)", low=1, high=10_000)
     batch_size: int = option(1024, "pairs in a step (ours)", low=2, high=1 << 20)
     learning_rate: float = option(0.003, "of Adam at its height (ours)", low=0.0, high=1.0)
     weight_decay: float = option(0.0, "of Adam, decoupled (ours)", low=0.0, high=10.0)
@@ -40,9 +40,10 @@ class TrainingConfig:
         0.8, "share of rows with a logged condition that use it", low=0.0, high=1.0
     )
     history_share: float = option(
-        0.05,
+        0.035,
         "share of conditions that are the topics of one of the history's medoids, drawn by "
-        "importance, whatever the positive is about: how far a condition binds (ours)",
+        "importance, whatever the positive is about: the more, the less a condition binds (ours; "
+        "on KuaiRand's validation days .03, .04 and .05 gave topic matches of .964, .947 and .937)",
         low=0.0,
         high=1.0,
     )
@@ -67,8 +68,9 @@ class TrainingConfig:
         0.0, "weight of the alignment of query vector and condition in the loss", low=0.0
     )
     early_share: float = option(
-        0.25,
-        "share of the positives before the first cut-off, which have no order, seen an epoch",
+        1.0,
+        "share of the positives before the first cut-off, which have no order, seen an epoch "
+        "(KuaiRand: with a quarter of them, three times as often, recall was .02 lower)",
         low=0.0,
         high=1.0,
     )

@@ -162,7 +162,7 @@ def initial_params(
     """
     params = {}
     for name, shape in shapes(config, items, topics, content).items():
-        bound = _BOUNDS.get(name, 0.0 if len(shape) == 1 else 1.0 / np.sqrt(shape[0]))
+        bound = _BOUNDS.get(name, 0.0 if len(shape) == 1 else 1.0 / np.sqrt(max(shape[0], 1)))
         cells = int(np.prod(shape))
         drawn = (2 * uniforms("initial", name, seed, np.arange(cells)) - 1) * bound
         params[name] = drawn.reshape(shape).astype(np.float32)

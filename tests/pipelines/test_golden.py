@@ -24,10 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.manifests import LandedGroup, Landing, Manifest, StoredFile
+from pipelines.folders import Folder, FolderFile
+from pipelines.manifests import LandedGroup, Landing, Manifest, StoredFile, to_json
+from pipelines.models import Learners, ModelRecord, models
+from pipelines.storage import create_exclusive
 from pipelines.stored import SCHEMAS, read_files, schema_of, write_table
 from pipelines.warehouse import Warehouse
 from profiling.schema import TIMESTAMP, Column, TableSchema, sort_rows
+from retrieval.histories import HistoryConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDERS = sorted(p.parent.name for p in GOLDEN.glob("*/warehouse.json"))
@@ -169,6 +173,12 @@ def test_the_manifest() -> None:
     assert head.versions == {"queryloop": "0.1.0"}
 
 
+def test_the_record_of_a_model() -> None:
+    (record,) = models(str(GOLDEN / "v1-encodings"))
+    assert record == golden_model()
+    assert record.folder.digest.startswith("f6d5c1fa69c9341742e4e89408b7bfe6")
+
+
 def test_golden_files_are_small_and_as_they_were_written() -> None:
     total = sum(p.stat().st_size for p in GOLDEN.rglob("*") if p.is_file())
     assert 10_000 < total < 200_000
@@ -176,6 +186,27 @@ def test_golden_files_are_small_and_as_they_were_written() -> None:
         for file in files_of(folder, name):
             content = (GOLDEN / folder / file.path).read_bytes()
             assert hashlib.sha256(content).hexdigest() == file.digest, file.path
+
+
+def golden_model() -> ModelRecord:
+    return ModelRecord(
+        number=1,
+        folder=Folder("models/2024-03-01-0123", (FolderFile("model.json", 12, "ab" * 32),)),
+        date=dt.date(2024, 3, 1),
+        cutoff=1_709_337_600_000_000,
+        learners=Learners("experiment", "arm"),
+        manifest=4,
+        parent=3,
+        seed=7,
+        embedding_version="v1",
+        embedding_width=3,
+        catalogue="0123abcd",
+        histories=HistoryConfig(recent_items=20, clusters=4),
+        config={"model": {"width": 8}, "training": {"epochs": 2}},
+        code="0.1.0 with code 0123456789ab",
+        report={"loss": 5.5, "heldout_recall_100": None},
+        versions={"jax": "0.10.2"},
+    )
 
 
 # Writing a new folder; never run by a test.
@@ -223,6 +254,7 @@ def write_golden(folder: Path) -> None:
         versions={"queryloop": "0.1.0"},
     )
     warehouse.publish(manifest, None)
+    create_exclusive(str(folder / "models" / "000001.json"), to_json(golden_model()))
 
 
 def golden_rows(schema: TableSchema) -> pa.Table:

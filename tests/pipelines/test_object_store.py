@@ -430,12 +430,12 @@ def test_the_command_line_runs_on_beams_options_and_writes_no_key_down(
             patch.delenv(name)
         object_stores._connect.cache_clear()
         beam_args = [f"--s3_endpoint_url={server.url}", "--s3_access_key_id", "public"]
-        beam_args += ["--s3_secret_access_key=hidden", "--s3_region_name=us-east-1"]
+        beam_args += ["--s3_secret_access_key=unspoken", "--s3_region_name=us-east-1"]
         queryloop("night", "-w", root, "--date", str(day(0)), *beam_args)
     use_options(())
     object_stores._connect.cache_clear()
     (manifest,) = Warehouse.open(root).manifests()
-    assert "hidden" not in str(manifest)
+    assert "unspoken" not in str(manifest)
     assert f"--s3_endpoint_url={server.url}" in manifest.runner
     assert queryloop("sql", "SELECT 41 + 1 AS n", "-w", root, "--format", "csv") == "n\n42\n"
     assert queryloop("fingerprint", "-w", root).startswith("CANDIDATES ")

@@ -6,7 +6,7 @@ import pytest
 
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.items import Items
-from profiling.tables import HISTORY, PROFILES
+from profiling.tables import HISTORY, PROFILES, TOPICS
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.encoders import Asked, ItemEncoder, ModelEncoder, encode_users
 from retrieval.histories import HistoryConfig
@@ -203,3 +203,20 @@ def test_the_index_arm_can_leave_slots_free_too():
     table = serve("index", unconditioned_slots=1, candidates_per_query=50, fill=False)
     assert table["draw_id"].to_pylist().count(11) == 19  # the slice, less item 1
     assert table["draw_id"].to_pylist().count(12) == 50  # of everything
+
+
+@pytest.mark.parametrize("topic", [99, 12345])  # known by its vector alone, and not at all
+def test_a_topic_without_items_is_answered_from_the_whole_catalogue(topic):
+    vector = pa.array([[1.0] + [0.0] * 7], pa.list_(pa.float32()))
+    topics = TOPICS.build({"topic_id": [99], "name": ["new"], "embedding": vector})
+    model = RetrievalModel(untrained(shape=ModelConfig()), ITEMS, topics)
+    encoder = ModelEncoder(model, encodings(10, model))
+    queries = queries_of([(5, 0, 11, 1, [topic])])
+    index = ExactIndex.over(ITEMS, model.encode_items(ITEMS))
+
+    def found(**options):
+        config = RetrievalConfig(arm="cr_filter", candidates_per_query=10, **options)
+        return retrieve_candidates(queries, seen_of([]), index, ITEMS, config, encoder)
+
+    assert found()["condition_matched"].to_pylist() == [False] * 10
+    assert found(fill=False).num_rows == 0
