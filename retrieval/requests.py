@@ -13,6 +13,7 @@ import numpy.typing as npt
 from profiling.hashing import text_hash
 from profiling.schema import FloatArray, IntArray
 from retrieval.diversity import Vectors, combine_embeddings
+from retrieval.labels import reaches
 from retrieval.reranking import Placed, SpacedPool, place_spaced
 from retrieval.spacing import Source, Spacing, SpacingClass
 from retrieval.spacing_terms import squared_lengths, stack_columns, weight_table
@@ -262,8 +263,7 @@ def _members(items: Candidates, rows: IntArray, source: Source) -> BoolArray:
     scores = items.scores(source)
     if scores is None:
         return np.zeros(len(rows), bool)
-    found: BoolArray = scores[rows].astype(np.float32) >= np.float32(source.threshold)
-    return found
+    return reaches(scores[rows], source.threshold)
 
 
 def _min_max(values: FloatArray) -> FloatArray:
