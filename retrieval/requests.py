@@ -235,14 +235,14 @@ def _pool(
         return np.concatenate(columns)
 
     vectors = np.zeros((n + t, 0), np.float32)
-    if sources:
+    if sources and n + t:
         combined = {
             s: np.concatenate(
                 [items.embeddings[s][rows] for items, rows in (front, back) if len(rows)]
             )
             for s in sources
         }
-        vectors = combine_embeddings(spacing.diversity, combined) if n + t else vectors
+        vectors = combine_embeddings(spacing.diversity, combined)
     return SpacedPool(
         bounds=np.array([0, n + t], np.int64),
         rows=np.arange(n + t),
