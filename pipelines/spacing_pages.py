@@ -22,6 +22,7 @@ FEED_COLUMNS = (
 NUMERIC = {"candidates", "before", "after", "neighbours", "positions lost", "decided", "position",
            "moved", "relevance", "diversity"}  # fmt: skip
 CURVE_COLUMNS = ("weight", "exposure", "neighbours a place", "utility given up")
+_SHOWN = 12  # positions on a terminal
 _COLOURS = (BLUE, RED, GREEN, *QUIET)
 
 
@@ -30,8 +31,9 @@ def summary_line(preview: Preview) -> str:
     joint = preview.counts[JOINT]
     return (
         f"{preview.night.users:,} users of the night of {preview.night.manifest.date}: "
-        f"{percent(preview.moved_share)} of the places hold another item, relevance given up "
-        f"{percent(preview.given_up, 2)}, places demoted {joint['demoted']:,}, capped "
+        f"{percent(preview.moved_share)} of the places hold another item; given up: relevance "
+        f"{percent(preview.relevance_given_up, 2)}, utility to the classes "
+        f"{percent(preview.utility_given_up, 2)}; places demoted {joint['demoted']:,}, capped "
         f"{joint['capped']:,}"
     )
 
@@ -56,6 +58,17 @@ def class_rows(preview: Preview) -> list[tuple[str, ...]]:
     return found
 
 
+def exposure_rows(preview: Preview) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Columns and rows: percent of the feeds that show a class at each of the first positions."""
+    found: list[tuple[str, ...]] = []
+    before, after = preview.exposure(preview.before), preview.exposure(preview.after)
+    shown = min(_SHOWN, len(after))
+    for k, one in enumerate(preview.spacing.config.works):
+        for when, shares in (("before", before), ("after", after)):
+            found.append((f"{one.id}, {when}", *(f"{100 * v:.0f}" for v in shares[:shown, k])))
+    return ["% of feeds, by position", *map(str, range(shown))], found
+
+
 def feed_rows(preview: Preview) -> list[tuple[str, ...]]:
     """The first feed, before and after, side by side."""
     before, after = (_first_feed(t) for t in (preview.before, preview.after))
@@ -68,6 +81,7 @@ def show_preview(console: Console, preview: Preview) -> None:
     console.print(summary_line(preview), highlight=False)
     if preview.spacing.config.works:
         console.print(_table(CLASS_COLUMNS, class_rows(preview)))
+        console.print(_table(*exposure_rows(preview)))
     if preview.night.users == 1:
         console.print(_table(FEED_COLUMNS, feed_rows(preview)))
 
@@ -86,7 +100,8 @@ def preview_page(preview: Preview, source: str) -> Report:
         lead=summary_line(preview),
         facts=(
             ("places that change", percent(preview.moved_share)),
-            ("relevance given up", percent(preview.given_up, 2)),
+            ("relevance given up", percent(preview.relevance_given_up, 2)),
+            ("utility given up to classes", percent(preview.utility_given_up, 2)),
         ),
         sections=sections,
         footer=f"queryloop spacing preview {source}",
@@ -184,7 +199,8 @@ def _grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="right" if name in NUMERIC else "left")
+        right = name in NUMERIC or name.isdigit()
+        table.add_column(name, justify="right" if right else "left")
     for row in rows:
         table.add_row(*map(escape, row))
     return table

@@ -101,13 +101,15 @@ class Preview:
         night: Whose candidates.
         before: FEED by the old configuration.
         after: FEED by the new one.
+        unspaced: FEED by the new one's diversity alone.
         spacing: The new one.
-        counts: What its classes do against no spacing, as `measure_spacing`.
+        counts: What its classes do to `before`, as `measure_spacing`.
     """
 
     night: ServedNight
     before: pa.Table
     after: pa.Table
+    unspaced: pa.Table
     spacing: FeedSpacing
     counts: dict[str, dict[str, int]]
 
@@ -117,7 +119,8 @@ class Preview:
         spacing = night.spacing(new)
         before, after = night.feed(night.spacing(old)), night.feed(spacing)
         counts = measure_spacing(before, after, night.candidates, night.items, spacing)
-        return cls(night, before, after, spacing, counts)
+        unspaced = night.feed(spacing.without_classes())
+        return cls(night, before, after, unspaced, spacing, counts)
 
     @property
     def moved_share(self) -> float:
@@ -125,10 +128,19 @@ class Preview:
         return float(np.mean(ints(self.before, "item_id") != ints(self.after, "item_id")))
 
     @property
-    def given_up(self) -> float:
-        """Relevance given up, as a share: what the new order costs."""
+    def relevance_given_up(self) -> float:
+        """Relevance given up against `before`, as a share."""
         before, after = (np.asarray(t["relevance"].to_numpy()) for t in (self.before, self.after))
         return float(1.0 - after.sum() / before.sum()) if before.sum() else 0.0
+
+    @property
+    def utility_given_up(self) -> float:
+        """Relevance and diversity that the classes cost, as a share: without them it is greatest.
+
+        Greedily greatest: the choice is made position by position, so it can fall below 0.
+        """
+        most = float(gained(self.unspaced).sum())
+        return 1.0 - float(gained(self.after).sum()) / most if most else 0.0
 
     def exposure(self, feed: pa.Table) -> FloatArray:
         """(positions, c) share of the feeds that show an item of the class there."""

@@ -83,10 +83,12 @@ class TableSchema:
         """A table from arrays by column name, checked.
 
         Args:
-            columns: (n,) arrays by name: NumPy (int64 microseconds for times) or Arrow.
+            columns: (n,) arrays by name: NumPy (int64 microseconds for times) or Arrow. One that a
+                later version added may be left out: its default holds.
         """
-        arrays = [_as_arrow(columns[c.name], c.type) for c in self.columns]
-        return self.check(pa.table(arrays, names=self.names))
+        given = [c for c in self.columns if c.name in columns or c.name not in self.lifts]
+        arrays = [_as_arrow(columns[c.name], c.type) for c in given]
+        return self.check(pa.table(arrays, names=[c.name for c in given]))
 
     def check(self, table: pa.Table, where: str = "") -> pa.Table:
         """The table with exactly these columns, in this order and of these types.

@@ -103,11 +103,16 @@ def members_of(
         return topic_members(items, source.topic, source.threshold)
     if source.label:
         found = np.zeros(len(items.ids), bool)
-        # float32, as scores are stored: a threshold of .7 holds for a score written as .7
-        reached = labels.scores.astype(np.float32) >= np.float32(source.threshold)
-        found[labels.rows[(labels.names == source.label) & reached]] = True
+        mine = labels.names == source.label
+        found[labels.rows[mine & reaches(labels.scores, source.threshold)]] = True
         return found
-    return _scores(source.column, tables, items) >= source.threshold
+    return reaches(_scores(source.column, tables, items), source.threshold)
+
+
+def reaches(scores: npt.NDArray[Any], threshold: float) -> BoolArray:
+    """(n,) whether a score reaches the threshold, as float32: .7 reaches .7 in any width."""
+    found: BoolArray = scores.astype(np.float32) >= np.float32(threshold)
+    return found
 
 
 def _scores(name: str, tables: Mapping[str, pa.Table], items: Items) -> FloatArray:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from profiling.hashing import text_hash
 from profiling.schema import FloatArray, IntArray
 from retrieval.diversity import Vectors, combine_embeddings
+from retrieval.labels import reaches
 from retrieval.reranking import Placed, SpacedPool, place_spaced
 from retrieval.spacing import Source, Spacing, SpacingClass
 from retrieval.spacing_terms import squared_lengths, stack_columns, weight_table
@@ -234,14 +235,14 @@ def _pool(
         return np.concatenate(columns)
 
     vectors = np.zeros((n + t, 0), np.float32)
-    if sources:
+    if sources and n + t:
         combined = {
             s: np.concatenate(
                 [items.embeddings[s][rows] for items, rows in (front, back) if len(rows)]
             )
             for s in sources
         }
-        vectors = combine_embeddings(spacing.diversity, combined) if n + t else vectors
+        vectors = combine_embeddings(spacing.diversity, combined)
     return SpacedPool(
         bounds=np.array([0, n + t], np.int64),
         rows=np.arange(n + t),
@@ -262,8 +263,7 @@ def _members(items: Candidates, rows: IntArray, source: Source) -> BoolArray:
     scores = items.scores(source)
     if scores is None:
         return np.zeros(len(rows), bool)
-    found: BoolArray = scores[rows].astype(np.float32) >= np.float32(source.threshold)
-    return found
+    return reaches(scores[rows], source.threshold)
 
 
 def _min_max(values: FloatArray) -> FloatArray:

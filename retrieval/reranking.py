@@ -120,6 +120,8 @@ def _place_feeds(candidates: Any, items: Any, options: Any, lengths: Any, out: A
     bases, base_norms = np.empty((window, d)), np.empty(window)
     done = 0
     for feed in range(len(lengths)):
+        if lengths[feed] == 0:
+            continue
         first, n = bounds[feed], bounds[feed + 1] - bounds[feed]
         # by falling relevance, the order in which they are looked at
         order = np.argsort(-relevance[first : first + n], kind="mergesort")
@@ -150,7 +152,7 @@ def _place_one(candidates: Any, tail: Any, options: Any, space: Any, out: Any) -
     weights, cap, gamma, _, fades = options
     chosen, diversity, penalties, decided = out
     n, c = own.shape
-    left = np.arange(n)
+    remaining = np.arange(n)
     hits, now = np.zeros((weights.shape[1], c), np.bool_), np.zeros(c)
     known = np.zeros((len(space[1]), n if gamma > 0.0 else 0))
     span = (squares.copy(), np.zeros(n, np.int64), known, *space)
@@ -164,7 +166,9 @@ def _place_one(candidates: Any, tail: Any, options: Any, space: Any, out: Any) -
         else:
             _weigh(now, hits, placed, weights)
             state = (now, cap, volume, volume * reach, placed, newest)
-            j, hint = _best(left[: n - placed], hint, candidates, state, span, decided[position])
+            j, hint = _best(
+                remaining[: n - placed], hint, candidates, state, span, decided[position]
+            )
         square = _residual(_left(j, placed, newest, near, -np.inf, *span)) if gamma > 0.0 else 0.0
         if position >= 0:
             chosen[position], diversity[position] = j, volume * np.sqrt(square)
@@ -176,7 +180,7 @@ def _place_one(candidates: Any, tail: Any, options: Any, space: Any, out: Any) -
         hits[placed % len(hits)] = False
         for k in own[j, : n_own[j]]:
             hits[placed % len(hits), k] = True
-        _drop(left, n - placed, j)
+        _drop(remaining, n - placed, j)
         placed += 1
 
 

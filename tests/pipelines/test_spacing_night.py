@@ -22,6 +22,8 @@ from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import config_from_manifest, config_of, run_night
 from pipelines.spacing_books import drifts, spacing_report
+from pipelines.spacing_file import load_spacing
+from pipelines.spacing_inputs import read_spacing
 from pipelines.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
@@ -193,7 +195,8 @@ def test_preview_curve_and_explanation_at_the_command_line(spaced: Any, tmp_path
     page = tmp_path / "p.html"
     said = run("spacing", "preview", str(file), *where, "--sample", "9", "--html", str(page))
     assert "9 users of the night of 2024-03-02" in said
-    assert "gore" in said
+    assert "gore, before" in said
+    assert "gore, after" in said
     html = page.read_text()
     assert "<svg" in html
     assert "http" not in html.replace("http://www.w3.org", "")
@@ -257,6 +260,32 @@ def test_init_writes_the_file_and_what_is_wrong_with_it_stops_the_night(tmp_path
         file.write("spacing: {joint_cap: 1.0}\n")
     with pytest.raises(ConfigError, match="spacing has its own file"):
         config_of(warehouse)
+
+
+def test_a_feed_from_before_spacing_has_no_classes() -> None:
+    warehouse = Warehouse.open(str(Path(__file__).parents[1] / "golden" / "v1"))
+    statement = "SELECT spacing_classes, decided_by FROM FEED"
+    rows = query_rows(warehouse, statement, warehouse.head()).to_pylist()
+    assert rows == [{"spacing_classes": [], "decided_by": []}] * 4
+    arms = query_rows(warehouse, "SELECT * FROM spacing_arms", warehouse.head())
+    assert {"exposure", "neighbours", "rate"} <= set(arms.column_names)
+
+
+def test_user_segments_come_from_a_file(spaced: Any, tmp_path: Path) -> None:
+    warehouse, nights = spaced
+    file = tmp_path / "segments.csv"
+    file.write_text("user_id,segment\n3,new\n4,new\n3,quiet\n")
+    spacing = load_spacing(
+        f"segments: {file}\n" + SPACING.replace('arms: ["on"]', "segments: [new]"), "s"
+    )
+    items = Items.from_table(labelled_items())
+    found = read_spacing(warehouse.root, nights[0].catalogue, spacing, items)
+    assert {name: users.tolist() for name, users in found.segments.items()} == {
+        "new": [3, 4], "quiet": [3],
+    }  # fmt: skip
+    feed = warehouse.read("QUERIES", nights[0])
+    active = found.active(spacing.classes[0].activation, feed)
+    assert set(feed["user_id"].to_numpy()[active]) <= {3, 4}
 
 
 def test_a_manifest_from_before_spacing_has_none(spaced: Any) -> None:

@@ -173,7 +173,9 @@ def test_without_classes_and_diversity_it_is_the_sort_by_relevance() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_none_and_one(n: int) -> None:
-    found = rank(some(n), tail=some(2, first=900))
+@pytest.mark.parametrize("shown", [0, 2])
+def test_none_and_one(n: int, shown: int) -> None:
+    found = rank(some(n), tail=some(shown, first=900))
     assert len(found.item_ids) == n
+    assert found.penalties.shape == (n, 2)
     assert not found.refused
