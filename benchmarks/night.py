@@ -36,6 +36,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.limits import show_limits
 from pipelines.config import NightConfig, render_config
 from pipelines.landing import land
 from pipelines.manifests import Manifest
@@ -262,12 +263,12 @@ def resident_bytes(pid: int) -> int:
 
 
 @contextmanager
-def timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
+def timed(what: str, users: int, seconds: dict[str, float]) -> Iterator[None]:
     """Note and print how long the block took."""
     started = time.perf_counter()
     yield
     seconds[what] = time.perf_counter() - started
-    print(f"{what:<28} {seconds[what]:8.1f} s", flush=True)
+    print(f"{what:<28} {seconds[what]:8.1f} s {users / seconds[what]:12,.0f} users/s", flush=True)
 
 
 def land_days(warehouse: Warehouse, log: Path, names: list[str]) -> None:
@@ -278,33 +279,40 @@ def land_days(warehouse: Warehouse, log: Path, names: list[str]) -> None:
         land(warehouse, {kind: table}, source=name)
 
 
+def new_warehouse(users: int, work: Path, *, spaced: bool) -> Warehouse:
+    """An empty one, of some 4,000 users a bucket."""
+    buckets = 1 << max(4, math.ceil(math.log2(users / 4000)))
+    text = SPACING if spaced else ""
+    root = str(work / f"w{users}")
+    return Warehouse.create(root, render_config(CONFIG), buckets=buckets, spacing_text=text)
+
+
 def measure(
-    users: int, log: Path, work: Path, run: RunOptions, spacing_text: str
+    users: int, log: Path, warehouse: Warehouse, run: RunOptions, cores: int
 ) -> dict[str, float]:
     """All three nights of one size."""
     seconds: dict[str, float] = {}
-    buckets = 1 << max(4, math.ceil(math.log2(users / 4000)))
-    warehouse = Warehouse.create(
-        str(work / f"w{users}"), render_config(CONFIG), buckets=buckets, spacing_text=spacing_text
-    )
-    with timed("import", seconds):
+    with timed("import", users, seconds):
         land(warehouse, {"ITEMS": pq.read_table(log / "items.parquet")}, source="items")
         publish_night_0(warehouse, users)
         land_days(warehouse, log, sorted(p.stem for p in log.glob("history-*")))
         land_days(warehouse, log, [f"engagements-{i:02d}" for i in range(1, DAYS + 1)])
         land_days(warehouse, log, [f"impressions-{i:02d}" for i in range(1, DAYS + 1)])
-    with timed("first night", seconds):
+    with timed("first night", users, seconds):
         first = run_night(warehouse, first_night(), run, allow_gap=True)
     show(first)
+    night_0 = warehouse.manifest(first.parent or 0)
+    show_limits(warehouse, first, night_0, cores)
     last = f"{DAYS + 1:02d}"
     land_days(warehouse, log, [f"engagements-{last}", f"impressions-{last}"])
-    with timed("following night", seconds):
+    with timed("following night", users, seconds):
         following = run_night(
             warehouse, first_night() + dt.timedelta(days=1), replace(run, until="rewards")
         )
     show(following)
+    show_limits(warehouse, following, first, cores)
     rebuilt: list[Manifest] = []
-    with timed("rebuild", seconds):
+    with timed("rebuild", users, seconds):
         rebuild(warehouse, following.date, run, report=rebuilt.append)
     seconds["following, steps 1-3"] = following.seconds["job 1"]
     seconds["rebuild, steps 1-3"] = sum(m.seconds["job 1"] for m in rebuilt)
@@ -336,7 +344,8 @@ def main() -> None:
             if not log.exists():
                 write_log(log, users, seed=11)
             work = asked.work or Path(tempfile.mkdtemp(prefix="night-bench-"))
-            results[users] = measure(users, log, work, run, SPACING if asked.spacing else "")
+            warehouse = new_warehouse(users, work, spaced=asked.spacing)
+            results[users] = measure(users, log, warehouse, run, asked.workers)
             shutil.rmtree(work)
     users, last = asked.users[-1], results[asked.users[-1]]
     first = {u: r["import"] + r["first night"] for u, r in results.items()}

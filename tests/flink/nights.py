@@ -1,6 +1,6 @@
-"""The same nights on Flink as in-process, with workers killed on the way.
+"""The same nights on every runner as in-process; on Flink with workers killed on the way.
 
-python tests/flink/nights.py                     a small log, at parallelism 1, 2 and 3
+python tests/flink/nights.py                     a small log; Flink at parallelism 1, 2 and 3
 python tests/flink/nights.py --kuairand FOLDER   two nights of KuaiRand-Pure
 python tests/flink/nights.py --kills 20          a TaskManager or a Python worker at a time
 """
@@ -41,6 +41,7 @@ from retrieval.feed import FeedConfig
 from selection.outcomes import OutcomeConfig
 from tests.flink.cluster import Flink, cluster, embedded
 from tests.pipelines.small_world import day, engagements_table, items_table, serve
+from tests.prism import prism_options
 
 PARALLELISM = (1, 2, 3)
 Prints = list[dict[str, str]]
@@ -201,20 +202,28 @@ def rows_were_split(warehouse: Warehouse) -> bool:
 
 
 def measure(log: Log, folder: Path) -> bool:
-    """Run the log in-process, embedded and on a cluster; print seconds; whether all agree."""
+    """Run the log on every runner; print seconds; whether all agree."""
     started = time.perf_counter()
-    expected, same = log.run(folder / "in-process"), True
+    expected = log.run(folder / "in-process")
     print(f"in-process: {time.perf_counter() - started:.1f} s", flush=True)
-    for name, start in (("embedded", embedded), ("cluster", cluster)):
-        with start(folder / name) as flink:
+
+    def agrees(name: str, args: tuple[str, ...]) -> bool:
+        started = time.perf_counter()
+        equal = log.run(folder / name.replace(" ", "-"), args) == expected
+        print(f"{name}: {time.perf_counter() - started:.1f} s, equal: {equal}", flush=True)
+        return equal
+
+    same = [agrees("DirectRunner", ("--runner=DirectRunner",))]
+    try:
+        same.append(agrees("Prism", prism_options()))
+    except RuntimeError as error:
+        print(f"Prism: {error}", flush=True)
+    for name, start in (("Flink embedded", embedded), ("Flink cluster", cluster)):
+        with start(folder / name.replace(" ", "-")) as flink:
             for n in PARALLELISM:
-                started = time.perf_counter()
                 args = (*flink.options, f"--parallelism={n}")
-                equal = log.run(folder / f"{name}-{n}", args) == expected
-                spent = time.perf_counter() - started
-                print(f"{name}, parallelism {n}: {spent:.1f} s, equal: {equal}", flush=True)
-                same &= equal
-    return same
+                same.append(agrees(f"{name} at parallelism {n}", args))
+    return all(same)
 
 
 def kill_often(log: Log, folder: Path, kills: int, seed: int) -> bool:

@@ -1,19 +1,11 @@
-"""The night on Prism, the runner that Beam makes its default: the same rows as in-process.
-
-    GOBIN=$PWD/build/prism go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
-
-is what the test runs where the binary is not there yet (a minute, once).
-"""
+"""The night on Prism, the runner that Beam makes its default: the same rows as in-process."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import apache_beam as beam
 import pytest
 
 from pipelines.config import NightConfig, render_config
@@ -24,32 +16,17 @@ from pipelines.nights import run_night
 from pipelines.warehouse import Warehouse
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_world import day, engagements_table, foreign_impressions, items_table
+from tests.prism import ROOT, prism_options
 
-ROOT = Path(__file__).parents[2]
-MODULE = "github.com/apache/beam/sdks/v2/go/cmd/prism"
 CONFIG = NightConfig(outcomes=OutcomeConfig(lateness_hours=0, threshold=0.5))  # rewards by day 1
 
 
 @pytest.fixture(scope="module")
-def prism() -> Path:
-    """The binary of the installed Beam's version, built once."""
-    folder = ROOT / "build" / "prism"
-    found = folder / f"prism-{beam.__version__}"
-    if found.exists():
-        return found
-    if shutil.which("go") is None:
-        pytest.skip("no Go here, so no Prism: install Go to run this test")
-    environment = os.environ | {"GOBIN": str(folder)}
-    command = ["go", "install", f"{MODULE}@v{beam.__version__}"]
+def options() -> tuple[str, ...]:
     try:
-        built = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=270, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"{' '.join(command)}: not done in 270 s; run it by hand with GOBIN={folder}")
-    if built.returncode:
-        pytest.skip(f"{' '.join(command)}: {built.stderr.strip().splitlines()[-1]}")
-    return (folder / "prism").rename(found)
+        return prism_options()
+    except RuntimeError as error:
+        pytest.skip(str(error))
 
 
 def make(path: Path) -> Warehouse:
@@ -66,12 +43,11 @@ def make(path: Path) -> Warehouse:
 @pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(400)  # the first time it is built
-def test_two_nights_on_prism_give_the_same_rows(prism: Path, tmp_path: Path) -> None:
+def test_two_nights_on_prism_give_the_same_rows(options: tuple[str, ...], tmp_path: Path) -> None:
     here, there = make(tmp_path / "here"), make(tmp_path / "there")
     ours = [run_night(here, day(i), RunOptions(progress=False)) for i in (0, 1)]
     words = ["night", "-w", there.root, "--from", str(day(0)), "--to", str(day(1))]
-    words += ["--runner=PrismRunner", f"--prism_location={prism}"]
-    command = [sys.executable, "-m", "pipelines", *words]
+    command = [sys.executable, "-m", "pipelines", *words, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = there.chain(there.head())
