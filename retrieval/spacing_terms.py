@@ -132,7 +132,7 @@ class FeedSpacing:
         config = self.config
         diversity = (config.diversity,) if config.diversity.gamma > 0 else ()
         parts: tuple[Any, ...] = (*diversity, *config.works)
-        return (*parts, config.joint_cap, config.tables) if parts else ()
+        return (*parts, config.joint_cap, config.tables, config.segments_digest) if parts else ()
 
 
 def squared_lengths(vectors: Vectors) -> FloatArray:
