@@ -102,20 +102,26 @@ def rerank_feed(
     parts = terms if spacing is None else (*spacing.version_parts, *terms)
     version = config_version(config, parts)
     names = [term.name for term in (*spaced, *terms) if term.kind == "penalty"]
-    feeds, rows = pool.feeds.take(ordering.feeds), pool.item_rows[ordering.chosen]
-    return FEED.build(
-        {
-            **{name: feeds[name] for name in (*_FEED_KEY, "serve_date")},
-            "position": ordering.positions,
-            "item_id": items.ids[rows],
-            "draw_id": queries["draw_id"].take(owners[ordering.chosen]),
-            "draws": _draw_lists(merged, ordering.chosen),
-            "relevance": pool.relevance[ordering.chosen],
-            "diversity": ordering.diversity,
-            "config_version": pa.repeat(version, len(ordering.chosen)),
-            **_books(ordering, spaced, rows, names),
-        }
-    )
+    rows = pool.item_rows[ordering.chosen]
+    columns = {
+        "draw_id": queries["draw_id"].take(owners[ordering.chosen]),
+        "draws": _draw_lists(merged, ordering.chosen),
+        "config_version": pa.repeat(version, len(ordering.chosen)),
+        **_books(ordering, spaced, rows, names),
+    }
+    return FEED.build(columns | _places(pool, ordering, items.ids[rows]))
+
+
+def _places(pool: Pool, ordering: Ordering, item_ids: IntArray) -> dict[str, Any]:
+    """The columns that say whose place it is, what stands there and what it is worth."""
+    feeds = pool.feeds.take(ordering.feeds)
+    return {
+        **{name: feeds[name] for name in (*_FEED_KEY, "serve_date")},
+        "position": ordering.positions,
+        "item_id": item_ids,
+        "relevance": pool.relevance[ordering.chosen],
+        "diversity": ordering.diversity,
+    }
 
 
 def _order(
