@@ -279,15 +279,19 @@ def land_days(warehouse: Warehouse, log: Path, names: list[str]) -> None:
         land(warehouse, {kind: table}, source=name)
 
 
+def new_warehouse(users: int, work: Path, *, spaced: bool) -> Warehouse:
+    """An empty one, of some 4,000 users a bucket."""
+    buckets = 1 << max(4, math.ceil(math.log2(users / 4000)))
+    text = SPACING if spaced else ""
+    root = str(work / f"w{users}")
+    return Warehouse.create(root, render_config(CONFIG), buckets=buckets, spacing_text=text)
+
+
 def measure(
-    users: int, log: Path, work: Path, run: RunOptions, cores: int, spacing_text: str
+    users: int, log: Path, warehouse: Warehouse, run: RunOptions, cores: int
 ) -> dict[str, float]:
     """All three nights of one size."""
     seconds: dict[str, float] = {}
-    buckets = 1 << max(4, math.ceil(math.log2(users / 4000)))
-    warehouse = Warehouse.create(
-        str(work / f"w{users}"), render_config(CONFIG), buckets=buckets, spacing_text=spacing_text
-    )
     with timed("import", users, seconds):
         land(warehouse, {"ITEMS": pq.read_table(log / "items.parquet")}, source="items")
         publish_night_0(warehouse, users)
@@ -340,8 +344,8 @@ def main() -> None:
             if not log.exists():
                 write_log(log, users, seed=11)
             work = asked.work or Path(tempfile.mkdtemp(prefix="night-bench-"))
-            spacing_text = SPACING if asked.spacing else ""
-            results[users] = measure(users, log, work, run, asked.workers, spacing_text)
+            warehouse = new_warehouse(users, work, spaced=asked.spacing)
+            results[users] = measure(users, log, warehouse, run, asked.workers)
             shutil.rmtree(work)
     users, last = asked.users[-1], results[asked.users[-1]]
     first = {u: r["import"] + r["first night"] for u, r in results.items()}

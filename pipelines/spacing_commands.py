@@ -17,7 +17,7 @@ from pipelines.nights import config_from_manifest, config_of
 from pipelines.plan import open_items
 from pipelines.report import render_report
 from pipelines.spacing_file import PAGE, Known, check_spacing, load_spacing
-from pipelines.spacing_inputs import read_spacing, with_digests
+from pipelines.spacing_inputs import changed_files, read_spacing, with_digests
 from pipelines.spacing_pages import curve_page, preview_page, show_curve, show_preview
 from pipelines.spacing_preview import Preview, ServedNight, spacing_curve
 from pipelines.warehouse import Warehouse
@@ -142,6 +142,9 @@ def explain_lines(night: ServedNight, user: int, surface: str, position: int) ->
     spacing = night.spacing(config.spacing)
     found = explain_position(pool, spacing, ints(feed, "item_id"), position)
     row = feed.slice(position, 1).to_pylist()[0]
+    changed = changed_files(config.spacing, night.warehouse.root)
+    if changed:
+        yield f"note: {', '.join(changed)} changed since that night; members may differ from then"
     yield f"user {user}, {surface}, position {position} of the night of {night.manifest.date}"
     yield from _standing_lines("stands there", found.chosen, night)
     draws = ", ".join(f"{d['draw_id']} (rank {d['rank']})" for d in row["draws"])
@@ -244,7 +247,11 @@ def night_of(warehouse: Warehouse, date: str | None) -> Manifest:
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    """Written to a file or pipe, tables are as wide as they need to be."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160
+    return console
 
 
 def _write(path: Path | None, page: Any) -> None:

@@ -34,16 +34,28 @@ def spacing_of(root: str, page: int) -> Spacing:
 
 
 def with_digests(spacing: Spacing, root: str) -> Spacing:
-    """The same with the digest of every extra table noted: a night's result depends on it.
+    """The same with the digests of the files it names noted: a night's result depends on them.
 
     Raises:
-        ValueError: A table is not there.
+        ValueError: A file is not there.
     """
     tables = tuple(
-        replace(t, digest=hashlib.sha256(_content(root, t.path, t.name)).hexdigest()[:16])
-        for t in spacing.tables
+        replace(t, digest=_digest(root, t.path, f"table {t.name!r}")) for t in spacing.tables
     )
-    return replace(spacing, tables=tables)
+    segments = _digest(root, spacing.segments, "segments") if spacing.segments else ""
+    return replace(spacing, tables=tables, segments_digest=segments)
+
+
+def changed_files(spacing: Spacing, root: str) -> list[str]:
+    """Names of the files that are not what they were when a night noted their digests."""
+    now = with_digests(spacing, root)
+    pairs = zip(spacing.tables, now.tables, strict=True)
+    found = [old.name for old, new in pairs if old.digest != new.digest]
+    return found + (["segments"] if now.segments_digest != spacing.segments_digest else [])
+
+
+def _digest(root: str, path: str, what: str) -> str:
+    return hashlib.sha256(_content(root, path, what)).hexdigest()[:16]
 
 
 @lru_cache(maxsize=4)

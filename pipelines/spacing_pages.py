@@ -200,7 +200,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in columns:
         right = name in NUMERIC or name.isdigit()
-        table.add_column(name, justify="right" if right else "left")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
     return table

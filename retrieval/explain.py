@@ -87,21 +87,13 @@ def explain_position(
     places = np.searchsorted(ids, placed).clip(max=len(ids) - 1)
     if (ids[places] != placed).any():
         raise ValueError(f"item {placed[ids[places] != placed][0]} of the feed is no candidate")
-    terms = spacing.terms(pool.feeds)
-    classes = [t for t in terms if isinstance(t, SpacingTerm)]
-    running = [term.begin(pool) for term in terms]
-    for place in places[:position]:
-        for at_work in running:
-            at_work.place(np.array([place]))
-    values = np.array([r.values() for r in running]).reshape(len(terms), len(ids))
-    diversity = values[: len(terms) - len(classes)].sum(axis=0)
-    penalties = values[len(terms) - len(classes) :]
-    total, cap = penalties.sum(axis=0), spacing.config.joint_cap
-    utility = pool.relevance + diversity - np.minimum(total, cap)
-    scaled = penalties * np.minimum(1.0, cap / np.where(total > 0, total, 1.0))
-    ranks = np.argsort(np.argsort(-pool.relevance, kind="stable"))
     left = np.ones(len(ids), bool)
     left[places[:position]] = False
+    classes, diversity, penalties = _evaluate(pool, spacing, places[:position])
+    total, cap = penalties.sum(axis=0), spacing.config.joint_cap
+    gain = pool.relevance + diversity
+    scaled = penalties * np.minimum(1.0, cap / np.where(total > 0, total, 1.0))
+    ranks = np.argsort(np.argsort(-pool.relevance, kind="stable"))
 
     def standing(j: int) -> Standing:
         return Standing(
@@ -110,19 +102,30 @@ def explain_position(
             diversity=float(diversity[j]),
             penalties={t.name: float(scaled[k, j]) for k, t in enumerate(classes)},
             rank=int(ranks[j]),
-            causes=_causes(pool, classes, int(j), places[:position]),
+            causes=_causes(pool, classes, j, places[:position]),
         )
 
     chosen = int(places[position])
-    decided = tuple(
-        t.name
-        for k, t in enumerate(classes)
-        if _best(utility + np.minimum(total, cap) - np.minimum(total - penalties[k], cap), left)
-        != chosen
-    )
+    without = [_best(gain - np.minimum(total - penalty, cap), left) for penalty in penalties]
+    decided = tuple(t.name for t, j in zip(classes, without, strict=True) if j != chosen)
     left[chosen] = False
-    rival = standing(_best(utility, left)) if left.any() else None
+    rival = standing(_best(gain - np.minimum(total, cap), left)) if left.any() else None
     return Explanation(standing(chosen), rival, decided)
+
+
+def _evaluate(
+    pool: Pool, spacing: FeedSpacing, placed: IntArray
+) -> tuple[list[SpacingTerm], FloatArray, FloatArray]:
+    """The classes, (m,) diversity and (c, m) penalties of every candidate after those placed."""
+    terms = spacing.terms(pool.feeds)
+    classes = [t for t in terms if isinstance(t, SpacingTerm)]
+    running = [term.begin(pool) for term in terms]
+    for place in placed:
+        for at_work in running:
+            at_work.place(np.array([place]))
+    values = np.array([r.values() for r in running]).reshape(len(terms), len(pool.item_rows))
+    n_diversity = len(terms) - len(classes)
+    return classes, values[:n_diversity].sum(axis=0), values[n_diversity:]
 
 
 def _best(utility: FloatArray, left: BoolArray) -> int:

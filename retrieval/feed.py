@@ -99,27 +99,29 @@ def rerank_feed(
     if spacing is not None:
         check_vectors(pool.item_rows, spacing, items)
     ordering = _order(pool, config.size, spacing, (*spaced, *terms))
-    feeds = pool.feeds.take(ordering.feeds)
     parts = terms if spacing is None else (*spacing.version_parts, *terms)
     version = config_version(config, parts)
-    classes = [term for term in (*spaced, *terms) if term.kind == "penalty"]
-    names = [term.name for term in classes]
+    names = [term.name for term in (*spaced, *terms) if term.kind == "penalty"]
     rows = pool.item_rows[ordering.chosen]
-    return FEED.build(
-        {
-            **{name: feeds[name] for name in (*_FEED_KEY, "serve_date")},
-            "position": ordering.positions,
-            "item_id": items.ids[rows],
-            "draw_id": queries["draw_id"].take(owners[ordering.chosen]),
-            "draws": _draw_lists(merged, ordering.chosen),
-            "relevance": pool.relevance[ordering.chosen],
-            "diversity": ordering.diversity,
-            "penalties": _ledger(ordering, names),
-            "config_version": pa.repeat(version, len(ordering.chosen)),
-            "spacing_classes": _name_lists(_marks(spaced, rows), names),
-            "decided_by": _name_lists(ordering.decided, names),
-        }
-    )
+    columns = {
+        "draw_id": queries["draw_id"].take(owners[ordering.chosen]),
+        "draws": _draw_lists(merged, ordering.chosen),
+        "config_version": pa.repeat(version, len(ordering.chosen)),
+        **_books(ordering, spaced, rows, names),
+    }
+    return FEED.build(columns | _places(pool, ordering, items.ids[rows]))
+
+
+def _places(pool: Pool, ordering: Ordering, item_ids: IntArray) -> dict[str, Any]:
+    """The columns that say whose place it is, what stands there and what it is worth."""
+    feeds = pool.feeds.take(ordering.feeds)
+    return {
+        **{name: feeds[name] for name in (*_FEED_KEY, "serve_date")},
+        "position": ordering.positions,
+        "item_id": item_ids,
+        "relevance": pool.relevance[ordering.chosen],
+        "diversity": ordering.diversity,
+    }
 
 
 def _order(
@@ -241,6 +243,17 @@ def _draw_lists(merged: _Merged, chosen: IntArray) -> pa.Array[Any]:
     shift = np.repeat(merged.bounds[chosen] - offsets[:-1], lengths)
     rows = merged.rows.take(np.arange(offsets[-1]) + shift).combine_chunks()
     return _lists(offsets, [rows[name].combine_chunks() for name in rows.column_names], DRAW_LIST)
+
+
+def _books(
+    ordering: Ordering, terms: Sequence[UtilityTerm], rows: IntArray, names: list[str]
+) -> dict[str, pa.Array[Any]]:
+    """The columns that say what spacing did; `names` of all penalties, ours first."""
+    return {
+        "penalties": _ledger(ordering, names),
+        "spacing_classes": _name_lists(_marks(terms, rows), names),
+        "decided_by": _name_lists(ordering.decided, names),
+    }
 
 
 def _ledger(ordering: Ordering, names: list[str]) -> pa.Array[Any]:

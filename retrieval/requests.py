@@ -137,45 +137,50 @@ def rank_candidates(
         size: Positions to fill.
         version: Of `spacing`; computed where it is not given.
     """
-    active = [
-        c
-        for c in spacing.works
-        if c.activation.holds(context.surface, context.segments, context.arm, context.day)
-    ]
-    classes, left_out = _possible(active, candidates, tail)
-    spreads = spacing.diversity.gamma > 0
-    missing = [p.source for p in spacing.diversity.parts if p.source not in candidates.embeddings]
-    if spreads and missing:
-        left_out.append(f"diversity: the candidates carry no embedding {missing[0]!r}")
-        spreads = False
-    sources = [p.source for p in spacing.diversity.parts] if spreads else []
+    classes, left_out = _possible(spacing, candidates, context, tail)
+    sources, missing = _sources(spacing, candidates)
     kept, refused = _judge(candidates, classes, sources, check_relevance=True)
     told, refused_tail = _judge(tail, classes, sources, check_relevance=False)
     kept = kept[np.argsort(candidates.item_ids[kept], kind="stable")]
     relevance = _min_max(np.asarray(candidates.relevance, np.float64)[kept])
-    pool = _pool(spacing, (candidates, kept), (tail, told), relevance, classes, sources)
-    plain = not classes and not sources
-    placed = _sorted(relevance, size) if plain else place_spaced(pool, size)
-    chosen = placed.chosen
+    if classes or sources:
+        pool = _pool(spacing, (candidates, kept), (tail, told), relevance, classes, sources)
+        placed = place_spaced(pool, size)
+    else:
+        placed = _sorted(relevance, size)
     return RankedFeed(
-        item_ids=np.asarray(candidates.item_ids, np.int64)[kept[chosen]],
-        relevance=relevance[chosen],
+        item_ids=np.asarray(candidates.item_ids, np.int64)[kept[placed.chosen]],
+        relevance=relevance[placed.chosen],
         diversity=placed.diversity,
         classes=tuple(c.id for c in classes),
         penalties=placed.penalties,
         decided=placed.decided,
         version=version or spacing_version(spacing),
         refused=(*refused, *refused_tail),
-        left_out=tuple(left_out),
+        left_out=(*left_out, *missing),
     )
 
 
+def _sources(spacing: Spacing, candidates: Candidates) -> tuple[list[str], list[str]]:
+    """The embeddings that diversity compares by; none, and why, where one is not there."""
+    if spacing.diversity.gamma == 0:
+        return [], []
+    sources = [part.source for part in spacing.diversity.parts]
+    missing = [name for name in sources if name not in candidates.embeddings]
+    if missing:
+        return [], [f"diversity: the candidates carry no embedding {missing[0]!r}"]
+    return sources, []
+
+
 def _possible(
-    active: list[SpacingClass], candidates: Candidates, tail: Candidates
+    spacing: Spacing, candidates: Candidates, context: Context, tail: Candidates
 ) -> tuple[list[SpacingClass], list[str]]:
-    """The classes that candidates carry labels for, and why the others cannot work."""
+    """The active classes that candidates carry labels for, and why the others cannot work."""
     classes, left_out = [], []
-    for one in active:
+    where = (context.surface, context.segments, context.arm, context.day)
+    for one in spacing.works:
+        if not one.activation.holds(*where):
+            continue
         if candidates.scores(one.source) is None:
             left_out.append(f"{one.id}: the candidates carry no {one.source.name}")
             continue

@@ -224,6 +224,7 @@ class Spacing:
     drift_nights: int = option(7, "nights in that mean; the alarm needs 3", low=3, high=90)
     tables: tuple[LabelTable, ...] = option((), "extra label tables, Parquet or CSV with item_id")
     segments: str = option("", "Parquet or CSV of user_id, segment; '' = no user has a segment")
+    segments_digest: str = option("", "of its content; noted when a night reads it")
     classes: tuple[SpacingClass, ...] = option((), "the spacing classes")
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiling.items import Items
-from profiling.schema import IntArray, ints
+from profiling.schema import FloatArray, IntArray, ints
 from retrieval.spacing_terms import FeedSpacing
 from retrieval.utility import BoolArray
 
@@ -83,19 +83,25 @@ def measure_spacing(
         step_of(one): {name: int(values[k]) for name, values in columns.items()}
         for k, one in enumerate(ids)
     }
-    joint = demotion.sum(axis=1)
     found[JOINT] = {
-        "placed": after.num_rows,
-        "demoted": int((joint > 0).sum()),
-        "capped": int((joint > spacing.config.joint_cap * (1 - 1e-9)).sum()),
-        "demotion_milli": int(np.rint(joint.sum() * MILLI)),
+        **_joint(demotion.sum(axis=1), spacing.config.joint_cap),
         "gained_before_milli": int(np.rint(gained(before).sum() * MILLI)),
         "gained_milli": int(np.rint(gained(after).sum() * MILLI)),
     }
     return found
 
 
-def gained(feed: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _joint(demotion: FloatArray, cap: float) -> dict[str, int]:
+    """Counts of what all classes together took off each of (r,) places."""
+    return {
+        "placed": len(demotion),
+        "demoted": int((demotion > 0).sum()),
+        "capped": int((demotion > cap * (1 - 1e-9)).sum()),
+        "demotion_milli": int(np.rint(demotion.sum() * MILLI)),
+    }
+
+
+def gained(feed: pa.Table) -> FloatArray:
     """(r,) float64: relevance and diversity of every position; what spacing gives up is of this."""
     return np.asarray(feed["relevance"].to_numpy()) + np.asarray(feed["diversity"].to_numpy())
 
@@ -118,7 +124,7 @@ def _decided(feed: pa.Table, ids: list[str]) -> IntArray:
     return np.array([counted.get(one, 0) for one in ids], np.int64)
 
 
-def _demotion(feed: pa.Table, classes: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _demotion(feed: pa.Table, classes: int) -> FloatArray:
     """(r, c) the ledger of FEED; terms of others come after our classes."""
     flat = pc.list_flatten(feed["penalties"]).combine_chunks()
     values = np.asarray(flat.field("penalty").to_numpy(zero_copy_only=False))

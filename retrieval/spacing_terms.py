@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray, ints
 from retrieval.diversity import SpectrumTerm, Vectors
-from retrieval.reranking import SpacedPool, place_spaced
+from retrieval.reranking import Placed, SpacedPool, place_spaced
 from retrieval.spacing import Activation, Spacing, SpacingClass
 from retrieval.utility import BoolArray, Ordering, Pool
 
@@ -132,7 +132,7 @@ class FeedSpacing:
         config = self.config
         diversity = (config.diversity,) if config.diversity.gamma > 0 else ()
         parts: tuple[Any, ...] = (*diversity, *config.works)
-        return (*parts, config.joint_cap, config.tables) if parts else ()
+        return (*parts, config.joint_cap, config.tables, config.segments_digest) if parts else ()
 
 
 def squared_lengths(vectors: Vectors) -> FloatArray:
@@ -178,8 +178,12 @@ def order_spaced(
         window=spectrum.config.window if spectrum else 1,
         fades=spectrum is not None and spectrum.config.variant == "ssd",
     )
-    placed = place_spaced(spaced, size)
-    feeds = np.repeat(np.arange(g), placed.lengths)
+    return _ordering(place_spaced(spaced, size))
+
+
+def _ordering(placed: Placed) -> Ordering:
+    """The same with the feed and position of every place."""
+    feeds = np.repeat(np.arange(len(placed.lengths)), placed.lengths)
     starts = np.repeat(np.cumsum(placed.lengths) - placed.lengths, placed.lengths)
     return Ordering(
         chosen=placed.chosen,

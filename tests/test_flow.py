@@ -163,7 +163,7 @@ def test_every_dependency_is_pinned_exactly_within_its_range() -> None:
     for extra in project["optional-dependencies"].values():
         wanted += extra
     pinned = pins()
-    assert set(project["optional-dependencies"]) == {"retrieval", "s3", "dev"}
+    assert set(project["optional-dependencies"]) == {"retrieval", "evaluation", "s3", "dev"}
     assert len(wanted) > 20
     for text in wanted:
         requirement = Requirement(text)

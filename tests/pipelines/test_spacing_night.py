@@ -23,7 +23,7 @@ from pipelines.night import RunOptions
 from pipelines.nights import config_from_manifest, config_of, run_night
 from pipelines.spacing_books import drifts, spacing_report
 from pipelines.spacing_file import load_spacing
-from pipelines.spacing_inputs import read_spacing
+from pipelines.spacing_inputs import changed_files, read_spacing
 from pipelines.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
@@ -260,6 +260,16 @@ def test_init_writes_the_file_and_what_is_wrong_with_it_stops_the_night(tmp_path
         file.write("spacing: {joint_cap: 1.0}\n")
     with pytest.raises(ConfigError, match="spacing has its own file"):
         config_of(warehouse)
+
+
+def test_an_explanation_says_where_a_table_changed_since(spaced: Any, tmp_path: Path) -> None:
+    warehouse, _ = spaced
+    spacing = config_of(warehouse).spacing
+    assert changed_files(spacing, warehouse.root) == []
+    other = tmp_path / "quality.parquet"
+    pq.write_table(pa.table({"item_id": [1], "risk": [1.0]}), other)
+    moved = replace(spacing.tables[0], path=str(other))
+    assert changed_files(replace(spacing, tables=(moved,)), warehouse.root) == ["quality"]
 
 
 def test_a_feed_from_before_spacing_has_no_classes() -> None:
