@@ -6,6 +6,7 @@ import time
 
 from rich.console import Console
 
+from pipelines.demo.ahead import compiling_ahead
 from pipelines.demo.loop import DemoOptions, DemoRun, play
 
 WIDTH = 100  # columns; more where the terminal has them
@@ -22,7 +23,8 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> DemoRun:
         console = Console()
         console.width = max(console.width, WIDTH)
     started = time.perf_counter()
-    run = play(options, lambda line: console.print(line, highlight=False, style="dim"))
+    with compiling_ahead():
+        run = play(options, lambda line: console.print(line, highlight=False, style="dim"))
     findings = Findings(run)
     print_findings(findings, console)
     page = options.out / "report.html"
