@@ -1,14 +1,16 @@
 """What a night costs: the first one, the next one, and the rebuild of it, on a log of N users.
 
-    python benchmarks/night.py --users 100000 [1000000 ...] [--log DIR] [--work DIR] [--spacing]
+    python benchmarks/night.py --users 100000 [1000000 ...] [--model] [--spacing] [--log DIR]
 
 The log has the shape of a real one: 61 engagements per user on average over 90 days, tail to 500;
 200,000 items of width 64; 500 topics, Zipf 1, one or two per item; 5 % of users active on a day,
 20 impressions each, carrying the draw_ids of a QUERIES table published as night 0. It is written
 once below `--log` and used again. First night: all engagements and twenty days of impressions
 at once. Following night: one more day. Rebuild: steps 1 to 3 at the same cut-off, from raw events.
-Exactly 30 % of the users engaged within `serve_active_days`, and are served; with `--spacing` by
-feeds with diversity and five spacing classes, the most frequent topics.
+Exactly 30 % of the users engaged within `serve_active_days`, and are served: with `--model` by the
+arm `cr_filter` of a model of the default shape, whose weights are drawn instead of trained, which
+costs a night the same; with `--spacing` by feeds with diversity and five spacing classes, the most
+frequent topics.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from pipelines.landing import land
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_night
-from pipelines.plan import cutoff_of
+from pipelines.plan import cutoff_of, open_items
 from pipelines.stored import TableWriter
 from pipelines.summary import account
 from pipelines.warehouse import Warehouse
@@ -51,6 +53,8 @@ from profiling.hashing import buckets_of, hash63
 from profiling.items import unit_rows
 from profiling.tables import ENGAGEMENTS, ITEMS
 from selection.tables import IMPRESSIONS, QUERIES
+from tests.pipelines.small_models import add as add_model
+from tests.pipelines.small_models import untrained
 
 NIGHT_0 = dt.date(2026, 1, 31)
 DAYS = 20  # of impressions that land at once
@@ -287,8 +291,15 @@ def new_warehouse(users: int, work: Path, *, spaced: bool) -> Warehouse:
     return Warehouse.create(root, render_config(CONFIG), buckets=buckets, spacing_text=text)
 
 
+def add_drawn_model(warehouse: Warehouse) -> None:
+    """Night 0's model: the default shape, weights drawn."""
+    items = open_items(warehouse.root, warehouse.catalogue()["ITEMS"])
+    model = untrained(items, cutoff=cutoff_of(NIGHT_0), shape=CONFIG.model)
+    add_model(warehouse, NIGHT_0, model, histories=CONFIG.histories)
+
+
 def measure(
-    users: int, log: Path, warehouse: Warehouse, run: RunOptions, cores: int
+    users: int, log: Path, warehouse: Warehouse, run: RunOptions, cores: int, *, model: bool
 ) -> dict[str, float]:
     """All three nights of one size."""
     seconds: dict[str, float] = {}
@@ -298,6 +309,8 @@ def measure(
         land_days(warehouse, log, sorted(p.stem for p in log.glob("history-*")))
         land_days(warehouse, log, [f"engagements-{i:02d}" for i in range(1, DAYS + 1)])
         land_days(warehouse, log, [f"impressions-{i:02d}" for i in range(1, DAYS + 1)])
+    if model:
+        add_drawn_model(warehouse)
     with timed("first night", users, seconds):
         first = run_night(warehouse, first_night(), run, allow_gap=True)
     show(first)
@@ -332,6 +345,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "night-log")
     parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--model", action="store_true", help="retrieval by a two-tower model")
     parser.add_argument("--spacing", action="store_true", help="diversity and five classes on")
     asked = parser.parse_args()
     print(f"{os.cpu_count()} cores")
@@ -345,7 +359,7 @@ def main() -> None:
                 write_log(log, users, seed=11)
             work = asked.work or Path(tempfile.mkdtemp(prefix="night-bench-"))
             warehouse = new_warehouse(users, work, spaced=asked.spacing)
-            results[users] = measure(users, log, warehouse, run, asked.workers)
+            results[users] = measure(users, log, warehouse, run, asked.workers, model=asked.model)
             shutil.rmtree(work)
     users, last = asked.users[-1], results[asked.users[-1]]
     first = {u: r["import"] + r["first night"] for u, r in results.items()}

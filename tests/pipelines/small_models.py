@@ -19,6 +19,7 @@ from retrieval.trained import TrainedModel
 from tests.pipelines.small_world import items_table
 
 SHAPE = ModelConfig(width=8, hidden=16)
+HISTORIES = HistoryConfig(recent_items=20, clusters=4)
 
 
 def untrained(
@@ -48,6 +49,7 @@ def add(
     date: dt.date,
     trained: TrainedModel | None = None,
     learners: Learners | None = None,
+    histories: HistoryConfig = HISTORIES,
 ) -> ModelRecord:
     """Make a model of `date` visible."""
     trained = trained or untrained(cutoff=cutoff_of(date))
@@ -63,7 +65,7 @@ def add(
         embedding_version=trained.embedding_version,
         embedding_width=trained.content_width,
         catalogue="",
-        histories=HistoryConfig(recent_items=20, clusters=4),
+        histories=histories,
         config={},
         code="",
         report={},
