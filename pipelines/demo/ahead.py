@@ -47,14 +47,14 @@ def compiling_ahead() -> Iterator[None]:
         process.wait()
 
 
-def compile_last_steps() -> None:
-    """Run steps 4 to 6."""
+def compile_last_steps() -> pa.Table:
+    """Run steps 4 to 6; the FEED of all users, so that it can be seen that they ran."""
     items, selections = _items(), {"": SelectionConfig()}
     queries = select_queries(_cluster_rewards(), items, selections, run_date=NIGHT, seed=0, salt="")
     seen = pa.table({"user_id": np.arange(USERS), "item_id": np.arange(USERS)})
     index = ExactIndex.over(items)
     candidates = retrieve_candidates(queries, seen, index, items, RetrievalConfig())
-    rerank_feed(candidates, queries, items, FeedConfig())
+    return rerank_feed(candidates, queries, items, FeedConfig())
 
 
 def _items() -> Items:

@@ -37,7 +37,8 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
 
 def test_the_last_steps_run_on_a_handful_of_rows() -> None:
-    compile_last_steps()
+    feed = compile_last_steps()
+    assert set(feed["user_id"].to_pylist()) == set(range(ahead.USERS))
 
 
 def test_a_second_process_compiles_and_ends_with_the_demo(started: list[Any]) -> None:
