@@ -165,7 +165,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for the warehouse and the report")] = Path(
         "demo"
     ),
-    model: Annotated[bool, typer.Option(help="train a retrieval model and ask it")] = True,
+    model: Annotated[bool, typer.Option(help="train retrieval models and ask them")] = False,
 ) -> None:
     """Run the loop on a simulated world whose answer is known."""
     run_demo(DemoOptions(users, nights, seed, mismatch, out, model))

@@ -69,7 +69,8 @@ class DemoOptions:
 
     out: Path = option(Path("demo"), "folder for the warehouse and the report")
     model: bool = option(
-        True, "whether a model retrieves from the second day on, where it can be trained"
+        False,  # compiling its training takes the first run past a minute
+        "whether a model retrieves from the second day on, where it can be trained",
     )
 
     def __post_init__(self) -> None:

@@ -101,7 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
     out = tmp_path_factory.mktemp("demo") / "out"
     with (out.parent / "told.txt").open("w") as told:
         console = Console(file=told, width=100)
-        return run_demo(DemoOptions(users=60, nights=3, seed=2, out=out), console)
+        return run_demo(DemoOptions(users=60, nights=3, seed=2, out=out, model=True), console)
 
 
 @pytest.mark.slow
