@@ -19,7 +19,8 @@ from typing import Any
 from pipelines.folders import Folder, folder_from, store_folder
 from pipelines.manifests import FORMAT, check_format, reading, to_json
 from pipelines.plan import date_of
-from pipelines.storage import create_exclusive, join, list_names, read_bytes, unique_name
+from pipelines.records import next_record, record_paths
+from pipelines.storage import create_exclusive, join, read_bytes, unique_name
 from retrieval.histories import HistoryConfig
 from selection.experiments import Experiment
 
@@ -92,7 +93,7 @@ class NoModel(ValueError):
 
 def models(root: str) -> list[ModelRecord]:
     """Every model of the warehouse, oldest first."""
-    return [_read(path) for path in _records(root)]
+    return [_read(path) for path in record_paths(root, "models")]
 
 
 def add_model(root: str, source: Path, draft: ModelRecord) -> ModelRecord:
@@ -106,9 +107,9 @@ def add_model(root: str, source: Path, draft: ModelRecord) -> ModelRecord:
     path = join("models", unique_name(str(draft.date)))
     stored = replace(draft, folder=store_folder(root, path, source))
     while True:
-        records = _records(root)
-        numbered = replace(stored, number=1 + (_number(records[-1]) if records else 0))
-        if create_exclusive(join(root, "models", _name(numbered.number)), to_json(numbered)):
+        number, path = next_record(root, "models", record_paths(root, "models"))
+        numbered = replace(stored, number=number)
+        if create_exclusive(path, to_json(numbered)):
             return numbered
 
 
@@ -154,11 +155,6 @@ def model_for(
     return named
 
 
-def _records(root: str) -> list[str]:
-    names = list_names(join(root, "models"))
-    return [join(root, "models", n) for n in names if n.endswith(".json") and n[0] != "."]
-
-
 def _read(path: str) -> ModelRecord:
     with reading(path):
         raw = dict(json.loads(read_bytes(path)))
@@ -168,11 +164,3 @@ def _read(path: str) -> ModelRecord:
         raw["learners"] = Learners(**raw["learners"])
         raw["histories"] = HistoryConfig(**raw["histories"])
         return ModelRecord(**raw)
-
-
-def _number(path: str) -> int:
-    return int(path.rsplit("/", 1)[1].split(".")[0])
-
-
-def _name(number: int) -> str:
-    return f"{number:06d}.json"

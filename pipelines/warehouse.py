@@ -33,7 +33,8 @@ from pipelines.manifests import (
     reading,
     to_json,
 )
-from pipelines.storage import create_exclusive, exists, join, list_names, read_bytes
+from pipelines.records import next_record, record_path, record_paths
+from pipelines.storage import create_exclusive, exists, join, read_bytes
 from pipelines.stored import concat, read_files
 
 MAX_BUCKETS = 1 << 16
@@ -111,7 +112,7 @@ class Warehouse:
 
     def manifest(self, number: int) -> Manifest:
         """The manifest of that number."""
-        path = join(self.root, "manifests", _record_name(number))
+        path = record_path(self.root, "manifests", number)
         if not exists(path):
             raise ValueError(f"{self.root} has no manifest {number}")
         return self._manifest(path)
@@ -155,8 +156,8 @@ class Warehouse:
     def land(self, landing: Landing) -> Landing:
         """Make an import visible: one atomic create. Its number is given here."""
         while True:
-            numbered = replace(landing, number=_next_number(self._records("landed")))
-            path = join(self.root, "landed", _record_name(numbered.number))
+            number, path = next_record(self.root, "landed", self._records("landed"))
+            numbered = replace(landing, number=number)
             if create_exclusive(path, to_json(numbered)):
                 return numbered
 
@@ -180,8 +181,8 @@ class Warehouse:
                     f"{head.number if head else None}, was {expected_head}); nothing of this run "
                     f"is visible: run it again"
                 )
-            numbered = replace(manifest, number=_next_number(records))
-            path = join(self.root, "manifests", _record_name(numbered.number))
+            number, path = next_record(self.root, "manifests", records)
+            numbered = replace(manifest, number=number)
             if create_exclusive(path, to_json(numbered)):
                 return numbered
 
@@ -214,8 +215,7 @@ class Warehouse:
         return manifest_from_json(read_bytes(path), path)
 
     def _records(self, folder: str) -> list[str]:
-        names = list_names(join(self.root, folder))
-        return [join(self.root, folder, n) for n in names if n.endswith(".json") and n[0] != "."]
+        return record_paths(self.root, folder)
 
     def _newest_head(self, records: list[str]) -> Manifest | None:
         for path in reversed(records):
@@ -223,11 +223,3 @@ class Warehouse:
             if manifest.head:
                 return manifest
         return None
-
-
-def _next_number(records: list[str]) -> int:
-    return 1 + (int(records[-1].rsplit("/", 1)[1].split(".")[0]) if records else 0)
-
-
-def _record_name(number: int) -> str:
-    return f"{number:06d}.json"

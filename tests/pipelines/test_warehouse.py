@@ -117,7 +117,7 @@ def test_a_rival_published_while_the_head_is_read_is_noticed(
         warehouse.publish(manifest(seed=1), None)
         return names
 
-    monkeypatch.setattr("pipelines.warehouse.list_names", list_then_rival)
+    monkeypatch.setattr("pipelines.records.list_names", list_then_rival)
     with pytest.raises(PublishConflict, match="nothing of this run is visible"):
         warehouse.publish(manifest(seed=2), None)
     assert [m.seed for m in warehouse.manifests()] == [1]
