@@ -39,9 +39,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.night import draw_ids, favourite_items, make_items
 from profiling.items import Items, unit_rows
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
-from retrieval.index import ExactIndex, Lists
-from retrieval.ivf import IvfIndex, plain_searches
-from retrieval.planner import measure
+from retrieval.index.exact import ExactIndex, Lists
+from retrieval.index.ivf import IvfIndex, plain_searches
+from retrieval.index.planner import measure
 from selection.conditions import conditions_of
 from selection.tables import QUERIES
 

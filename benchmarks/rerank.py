@@ -27,13 +27,13 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from profiling.items import Items, unit_rows
-from retrieval.diversity import Diversity
 from retrieval.feed import FeedConfig, rerank_feed
-from retrieval.labels import ItemLabels, feed_spacing
-from retrieval.spacing import Source, Spacing, SpacingClass
-from retrieval.spacing_terms import FeedSpacing, order_spaced
+from retrieval.spacing.classes import Source, Spacing, SpacingClass
+from retrieval.spacing.diversity import Diversity
+from retrieval.spacing.labels import ItemLabels, feed_spacing
+from retrieval.spacing.terms import FeedSpacing, order_spaced
+from retrieval.spacing.utility import Pool, order_by_relevance, order_greedily
 from retrieval.tables import CANDIDATES
-from retrieval.utility import Pool, order_by_relevance, order_greedily
 from selection.tables import QUERIES
 
 try:

@@ -31,12 +31,12 @@ from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items, unit_rows
 from profiling.tables import TOPICS
-from retrieval.learning import TrainingConfig
-from retrieval.objective import compiled_step, on_device, seed_key
-from retrieval.pools import Chunk
+from retrieval.model.towers import ModelConfig
 from retrieval.tables import HISTORIES, PAIRS
-from retrieval.towers import ModelConfig
-from retrieval.training import Training, TrainingInputs
+from retrieval.training.learning import TrainingConfig
+from retrieval.training.objective import compiled_step, on_device, seed_key
+from retrieval.training.pools import Chunk
+from retrieval.training.train import Training, TrainingInputs
 
 BATCHES = (1024, 4096)
 ROUNDS, STEPS = 5, 25

@@ -22,12 +22,12 @@ from pipelines.nights import config_of, rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.plan import date_of
 from pipelines.progress import training_bar
-from pipelines.spacing_commands import explain_feed, spacing_app
-from pipelines.spacing_file import render_spacing
+from pipelines.spacing.command import explain_feed, spacing_app
+from pipelines.spacing.file import render_spacing
 from pipelines.summary import show_model, show_night
 from pipelines.training import TrainOptions, train_models
 from pipelines.warehouse import Warehouse
-from retrieval.spacing import Spacing
+from retrieval.spacing.classes import Spacing
 
 app = typer.Typer(
     cls=CommandGroup,

@@ -21,10 +21,10 @@ from profiling.options import FORBID_UNKNOWN, check_options, option
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig
 from retrieval.histories import HistoryConfig
-from retrieval.learning import TrainingConfig
-from retrieval.planner import IndexConfig
-from retrieval.spacing import Spacing
-from retrieval.towers import ModelConfig
+from retrieval.index.planner import IndexConfig
+from retrieval.model.towers import ModelConfig
+from retrieval.spacing.classes import Spacing
+from retrieval.training.learning import TrainingConfig
 from selection.experiments import Arm, Experiment, selections_of
 from selection.outcomes import OutcomeConfig
 from selection.prior import PriorConfig

@@ -8,10 +8,10 @@ import apache_beam as beam
 
 from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
-from pipelines.spacing_inputs import open_spacing
+from pipelines.spacing.inputs import open_spacing
 from pipelines.steps import add_step, table_of
 from retrieval.feed import rerank_feed
-from retrieval.spacing_measures import measure_spacing
+from retrieval.spacing.measures import measure_spacing
 
 
 @dataclass

@@ -11,11 +11,11 @@ from pipelines.config import ConfigError, NightConfig, load_config
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions, run_plan
 from pipelines.plan import cutoff_of, date_of, plan_night
-from pipelines.spacing_inputs import spacing_of
+from pipelines.spacing.inputs import spacing_of
 from pipelines.storage import exists, read_bytes
 from pipelines.warehouse import EVENT_TABLES, PublishConflict, Warehouse
 from profiling.decay import DAY_US
-from retrieval.spacing import Spacing
+from retrieval.spacing.classes import Spacing
 
 Report = Callable[[Manifest], None]
 

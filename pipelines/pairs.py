@@ -22,7 +22,7 @@ from pipelines.warehouse import Warehouse
 from profiling.schema import ints
 from retrieval.histories import HistoryConfig, build_histories
 from retrieval.pairs import make_pairs
-from retrieval.pools import Chunk
+from retrieval.training.pools import Chunk
 from selection.experiments import fit_arms
 
 _PROFILE_KEY = ["user_id", "cutoff", "cluster_id"]

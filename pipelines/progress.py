@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from retrieval.training import Progress as Training
+    from retrieval.training.train import Progress as Training
 
 _DONE: Counter[str] = Counter()  # buckets through each step, in this process
 

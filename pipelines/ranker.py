@@ -13,8 +13,9 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.spacing_file import PAGE, load_spacing
-from retrieval.requests import (
+from pipelines.spacing.file import PAGE, load_spacing
+from retrieval.spacing.classes import Spacing
+from retrieval.spacing.requests import (
     NO_ITEMS,
     Candidates,
     Context,
@@ -22,7 +23,6 @@ from retrieval.requests import (
     rank_candidates,
     spacing_version,
 )
-from retrieval.spacing import Spacing
 
 _LOG = logging.getLogger(__name__)
 _Stamp = tuple[int, int, int]

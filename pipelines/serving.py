@@ -26,13 +26,13 @@ from pipelines.plan import NightPlan, catalogue_digest, open_items, open_topics
 from pipelines.storage import create_exclusive, exists, join, read_bytes, unique_name
 from pipelines.workers import code_version
 from profiling.items import Items
-from retrieval import index_files
 from retrieval.candidates import RetrievalConfig
-from retrieval.index import ExactIndex
-from retrieval.index_files import save_index
-from retrieval.model import RetrievalModel
-from retrieval.planner import build_index
-from retrieval.searches import ItemIndex, Lists, Vectors
+from retrieval.index import files as index_files
+from retrieval.index.exact import ExactIndex
+from retrieval.index.files import save_index
+from retrieval.index.planner import build_index
+from retrieval.index.searches import ItemIndex, Lists, Vectors
+from retrieval.model.serving import RetrievalModel
 
 Files = tuple[StoredFile, ...]
 

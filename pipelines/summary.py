@@ -7,7 +7,7 @@ from rich.table import Table
 
 from pipelines.manifests import Manifest
 from pipelines.models import ModelRecord
-from pipelines.spacing_books import spacing_report
+from pipelines.spacing.books import spacing_report
 from pipelines.warehouse import Warehouse
 
 STEPS = (

@@ -36,10 +36,10 @@ from pipelines.plan import catalogue_digest, open_items, open_topics
 from pipelines.storage import is_local, unique_name
 from pipelines.warehouse import Warehouse
 from pipelines.workers import code_version
-from retrieval.trained import TrainedModel
+from retrieval.model.trained import TrainedModel
 
 if TYPE_CHECKING:
-    from retrieval.training import Progress
+    from retrieval.training.train import Progress
 
 EXTRA = ("jax", "jaxlib", "optax")
 
@@ -101,7 +101,7 @@ def train_model(
     report: Report = lambda progress: None,
 ) -> ModelRecord:
     """Train one model on the nights up to `manifest` and make it visible."""
-    from retrieval.training import TrainingInputs, train
+    from retrieval.training.train import TrainingInputs, train
 
     root = warehouse.root
     files = manifest.catalogue

@@ -15,7 +15,7 @@ from profiling.items import Items
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import IntArray, group_offsets, ints, sort_rows
 from retrieval.encoders import Asked, ItemEncoder, QueryEncoder
-from retrieval.index import Hits, ItemIndex, Lists, Searches, Vectors
+from retrieval.index.exact import Hits, ItemIndex, Lists, Searches, Vectors
 from retrieval.tables import CANDIDATES
 
 LEARNED_ARMS = ("lr", "lr_filter", "cr", "cr_filter")

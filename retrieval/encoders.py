@@ -15,8 +15,8 @@ from profiling.actions import Actions
 from profiling.items import Items
 from profiling.schema import TIMESTAMP, IntArray, ints
 from retrieval.histories import HistoryConfig, build_histories
-from retrieval.index import Lists, Vectors
-from retrieval.model import RetrievalModel
+from retrieval.index.exact import Lists, Vectors
+from retrieval.model.serving import RetrievalModel
 
 
 class Asked(NamedTuple):

@@ -14,11 +14,11 @@ from profiling.hashing import text_hash
 from profiling.items import Items
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import FloatArray, IntArray, floats, group_offsets, ints, sort_rows
-from retrieval.diversity import SpectrumTerm
-from retrieval.labels import check_vectors
-from retrieval.spacing_terms import FeedSpacing, SpacingTerm, order_spaced, stack_columns
+from retrieval.spacing.diversity import SpectrumTerm
+from retrieval.spacing.labels import check_vectors
+from retrieval.spacing.terms import FeedSpacing, SpacingTerm, order_spaced, stack_columns
+from retrieval.spacing.utility import BoolArray, Ordering, Pool, UtilityTerm, order_feeds
 from retrieval.tables import DRAW_LIST, FEED, PENALTY_LIST
-from retrieval.utility import BoolArray, Ordering, Pool, UtilityTerm, order_feeds
 
 _FEED_KEY = ("run_date", "user_id", "surface")
 

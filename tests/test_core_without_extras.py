@@ -111,7 +111,7 @@ def test_no_module_asks_for_the_extra_when_it_is_imported() -> None:
     found = run(IMPORT_ALL)
     names, asked = found["names"], found["asked"]
     assert len(names) > 50
-    assert {"retrieval.index", "retrieval.training", "pipelines.training"} <= set(names)
+    assert {"retrieval.index.exact", "retrieval.training.train", "pipelines.training"} <= set(names)
     assert not [path for path in asked if Path(path).is_relative_to(ROOT)]
 
 

@@ -21,7 +21,7 @@ from profiling.items import Items, unit_rows
 from profiling.tables import ITEMS
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.feed import FeedConfig, rerank_feed
-from retrieval.index import ExactIndex
+from retrieval.index.exact import ExactIndex
 from selection.conditional_poisson import draw_groups
 from selection.queries import SelectionConfig, select_queries
 from selection.tables import CLUSTER_REWARDS

@@ -44,8 +44,8 @@ from profiling.actions import Action
 from profiling.options import check_options, option
 from profiling.schema import FloatArray, IntArray, floats, ints
 from retrieval.feed import FeedConfig
-from retrieval.learning import TrainingConfig
-from retrieval.towers import ModelConfig
+from retrieval.model.towers import ModelConfig
+from retrieval.training.learning import TrainingConfig
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
 from selection.queries import SelectionConfig

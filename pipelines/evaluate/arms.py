@@ -9,13 +9,13 @@ import numpy as np
 
 from profiling.items import Items
 from profiling.schema import ints
-from retrieval.baselines import Scorer, rank, rank_slots
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.encoders import Asked, QueryEncoder
-from retrieval.evaluation import DEEPEST, Judge, UserScores
-from retrieval.index import ExactIndex, ItemIndex, Vectors
-from retrieval.protocol import HeldOut
-from retrieval.rankings import Ranking, SlotLists, interleave, lists_of_candidates
+from retrieval.evaluation.baselines import Scorer, rank, rank_slots
+from retrieval.evaluation.measures import DEEPEST, Judge, UserScores
+from retrieval.evaluation.protocol import HeldOut
+from retrieval.evaluation.rankings import Ranking, SlotLists, interleave, lists_of_candidates
+from retrieval.index.exact import ExactIndex, ItemIndex, Vectors
 
 _CHUNK = 2000  # users sent through step 5 at a time
 EVERY_SLOT = 1 << 20

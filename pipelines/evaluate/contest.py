@@ -16,10 +16,10 @@ from pipelines.evaluate.arms import (
     night_arm,
 )
 from pipelines.evaluate.material import Material, StudyOptions
-from retrieval.baselines import Popularity, Scorer, WithPrior
 from retrieval.encoders import ItemEncoder
-from retrieval.evaluation import Judge, UserScores, mean_scores
-from retrieval.tuning import TRIED, Trial, fit_baseline, tune_baselines
+from retrieval.evaluation.baselines import Popularity, Scorer, WithPrior
+from retrieval.evaluation.measures import Judge, UserScores, mean_scores
+from retrieval.evaluation.tuning import TRIED, Trial, fit_baseline, tune_baselines
 
 FILTERED = "_filter"
 WITHOUT_CONDITION = {"none_share": 1.0}  # what makes LR of CR

@@ -12,9 +12,9 @@ from pipelines.evaluate.arms import ARMS, Arm, Engine, judge_arm
 from pipelines.evaluate.contest import Note, Train
 from pipelines.evaluate.material import StudyOptions
 from profiling.bootstrap import Estimate
-from retrieval.evaluation import AT, Comparison, Judge, UserScores
-from retrieval.protocol import with_random_conditions
-from retrieval.tuning import Trial
+from retrieval.evaluation.measures import AT, Comparison, Judge, UserScores
+from retrieval.evaluation.protocol import with_random_conditions
+from retrieval.evaluation.tuning import Trial
 
 HIT_RATE = f"hit_rate_{AT}"
 REFERENCE = "als_prior"

@@ -20,7 +20,7 @@ from pipelines.plan import open_items, open_topics
 from pipelines.warehouse import Warehouse
 from profiling.schema import IntArray
 from retrieval.encoders import ModelEncoder, encode_users
-from retrieval.model import RetrievalModel
+from retrieval.model.serving import RetrievalModel
 
 
 class Learner:
@@ -59,7 +59,7 @@ class Learner:
         Raises:
             ValueError: There is nothing to learn from.
         """
-        from retrieval.training import Progress, TrainingInputs, train
+        from retrieval.training.train import Progress, TrainingInputs, train
 
         def tell(at: Progress) -> None:
             self._note(f"train, seed {seed}: step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}")

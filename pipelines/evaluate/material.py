@@ -16,9 +16,9 @@ from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import ints
-from retrieval.baselines import Feedback
 from retrieval.candidates import RetrievalConfig
-from retrieval.protocol import HeldOut, hold_out
+from retrieval.evaluation.baselines import Feedback
+from retrieval.evaluation.protocol import HeldOut, hold_out
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pipelines.evaluate.views import (
     side_tables,
 )
 from pipelines.report import Picture, Report, Section, grid_of, percent
-from retrieval.evaluation import DEPTHS
+from retrieval.evaluation.measures import DEPTHS
 
 _COLORS = {"lr": BLUE, "cr": GREEN, "index": RED}
 

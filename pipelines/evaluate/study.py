@@ -25,9 +25,9 @@ from pipelines.evaluate.figures import (
     trial_row,
 )
 from pipelines.evaluate.material import Material, StudyOptions
-from retrieval.baselines import Popularity
-from retrieval.evaluation import Comparison, Judge
-from retrieval.protocol import condition_cover, tail_topics, with_oracle_conditions
+from retrieval.evaluation.baselines import Popularity
+from retrieval.evaluation.measures import Comparison, Judge
+from retrieval.evaluation.protocol import condition_cover, tail_topics, with_oracle_conditions
 
 
 def run_study(

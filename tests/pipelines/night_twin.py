@@ -18,7 +18,7 @@ from profiling.profiles import ProfileInputs, build_profiles
 from profiling.schema import ints
 from retrieval.candidates import retrieve_candidates
 from retrieval.feed import rerank_feed
-from retrieval.index import ExactIndex
+from retrieval.index.exact import ExactIndex
 from selection.cluster_rewards import (
     RollUpInputs,
     roll_up_cluster_rewards,

@@ -14,8 +14,8 @@ from pipelines.plan import cutoff_of
 from pipelines.warehouse import Warehouse
 from profiling.items import Items
 from retrieval.histories import HistoryConfig
-from retrieval.towers import ModelConfig, initial_params
-from retrieval.trained import TrainedModel
+from retrieval.model.towers import ModelConfig, initial_params
+from retrieval.model.trained import TrainedModel
 from tests.pipelines.small_world import items_table
 
 SHAPE = ModelConfig(width=8, hidden=16)

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from pipelines.config import ConfigError, NightConfig, load_config, render_config
-from pipelines.spacing_file import render_spacing
-from retrieval.spacing import Spacing
+from pipelines.spacing.file import render_spacing
+from retrieval.spacing.classes import Spacing
 from selection.experiments import Arm, Experiment
 from selection.queries import SelectionConfig
 

@@ -38,12 +38,12 @@ from profiling.decay import DAY_US
 from profiling.schema import ints
 from profiling.tables import EXPOSURES
 from retrieval.encoders import ItemEncoder
-from retrieval.evaluation import Judge
-from retrieval.model import RetrievalModel
-from retrieval.protocol import HeldOut
-from retrieval.towers import ModelConfig
-from retrieval.trained import TrainedModel
-from retrieval.tuning import TRIED
+from retrieval.evaluation.measures import Judge
+from retrieval.evaluation.protocol import HeldOut
+from retrieval.evaluation.tuning import TRIED
+from retrieval.model.serving import RetrievalModel
+from retrieval.model.towers import ModelConfig
+from retrieval.model.trained import TrainedModel
 from tests.pipelines.small_models import untrained
 from tests.pipelines.small_world import (
     day,
@@ -92,7 +92,7 @@ def fewer_trials() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         fewer = {name: options[:2] for name, options in TRIED.items()}
         patch.setattr("pipelines.evaluate.contest.TRIED", fewer)
-        patch.setattr("retrieval.tuning.PRIOR_EXPONENTS", (0.5, 1.0))
+        patch.setattr("retrieval.evaluation.tuning.PRIOR_EXPONENTS", (0.5, 1.0))
         yield
 
 
@@ -289,7 +289,7 @@ def test_a_model_is_trained_on_what_lies_before_the_cut_off(
         asked.append((inputs, training, model, seed))
         return untrained(material.items, shape=model)
 
-    monkeypatch.setattr("retrieval.training.train", train)
+    monkeypatch.setattr("retrieval.training.train.train", train)
     config = replace(CONFIG, model=ModelConfig(width=8, hidden=16))
     learner = Learner(warehouse, night, config, users, tmp_path, lambda text: None)
     engine = learner.train(3, {"none_share": 1.0})

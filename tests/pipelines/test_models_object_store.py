@@ -12,7 +12,7 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 
 import pipelines.object_stores as object_stores
-import retrieval.training
+import retrieval.training.train
 from pipelines.config import NightConfig, render_config
 from pipelines.fingerprint import fingerprint
 from pipelines.folders import check_folder, open_folder
@@ -43,7 +43,7 @@ def server(cache: Path) -> Iterator[Server]:
         settings = {"AWS_ENDPOINT_URL": server.url, "XDG_CACHE_HOME": str(cache)}
         for name, value in (KEYS | settings).items():
             patch.setenv(name, value)
-        patch.setattr(retrieval.training, "train", lambda inputs, *a, **o: _read(inputs))
+        patch.setattr(retrieval.training.train, "train", lambda inputs, *a, **o: _read(inputs))
         object_stores._connect.cache_clear()
         boto3.client("s3").create_bucket(Bucket=BUCKET.removeprefix("s3://"))
         yield server

@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.config import ConfigError
 from pipelines.ranker import FeedRanker
-from retrieval.requests import Candidates, Context, RankedFeed
+from retrieval.spacing.requests import Candidates, Context, RankedFeed
 
 ROOT = Path(__file__).parents[2]
 HOME = Context("home", dt.date(2024, 3, 1))

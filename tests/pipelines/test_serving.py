@@ -27,9 +27,9 @@ from profiling.items import Items
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.encoders import ModelEncoder, encode_users
 from retrieval.feed import FeedConfig
-from retrieval.index import ExactIndex, Lists, Searches
-from retrieval.model import RetrievalModel
-from retrieval.planner import IndexConfig
+from retrieval.index.exact import ExactIndex, Lists, Searches
+from retrieval.index.planner import IndexConfig
+from retrieval.model.serving import RetrievalModel
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_models import add, untrained
@@ -277,7 +277,7 @@ def test_a_model_of_another_schema_is_refused(tmp_path: Path) -> None:
     warehouse = make(tmp_path / "w")
     trained = untrained()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retrieval.trained.SCHEMA", 99)
+        patch.setattr("retrieval.model.trained.SCHEMA", 99)
         add(warehouse, day(1), trained)
     with pytest.raises(ValueError, match="schema 99, this version reads"):
         run_night(warehouse, day(1), QUIET)

@@ -10,15 +10,15 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app
 from pipelines.config import ConfigError
-from pipelines.spacing_commands import differences
-from pipelines.spacing_file import (
+from pipelines.spacing.command import differences
+from pipelines.spacing.file import (
     EXAMPLES,
     Known,
     check_spacing,
     load_spacing,
     render_spacing,
 )
-from retrieval.spacing import Spacing
+from retrieval.spacing.classes import Spacing
 
 GOOD = "classes:\n- id: a\n  source: {label: gore}\n"
 

@@ -21,16 +21,16 @@ from pipelines.landing import land
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import config_from_manifest, config_of, run_night
-from pipelines.spacing_books import drifts, spacing_report
-from pipelines.spacing_file import load_spacing
-from pipelines.spacing_inputs import changed_files, read_spacing
+from pipelines.spacing.books import drifts, spacing_report
+from pipelines.spacing.file import load_spacing
+from pipelines.spacing.inputs import changed_files, read_spacing
 from pipelines.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
 from profiling.tables import ITEMS
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig, rerank_feed
-from retrieval.labels import ItemLabels, feed_spacing
+from retrieval.spacing.labels import ItemLabels, feed_spacing
 from selection.experiments import Arm, Experiment
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_world import WIDTH, day, engagements_table, items_table, serve

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import retrieval.training
+import retrieval.training.train
 from pipelines.cli import app
 from pipelines.config import NightConfig, render_config
 from pipelines.landing import land
@@ -26,8 +26,8 @@ from pipelines.warehouse import Warehouse
 from profiling.actions import Action
 from profiling.history import ProfileConfig
 from retrieval.candidates import RetrievalConfig
-from retrieval.learning import TrainingConfig
-from retrieval.towers import ModelConfig
+from retrieval.model.towers import ModelConfig
+from retrieval.training.learning import TrainingConfig
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_models import add, untrained
@@ -71,7 +71,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append((dataclasses.replace(inputs, source=list(inputs.source)), options))
         return untrained(seed=options["seed"])
 
-    monkeypatch.setattr(retrieval.training, "train", train)
+    monkeypatch.setattr(retrieval.training.train, "train", train)
     return asked
 
 
@@ -163,13 +163,13 @@ def test_a_training_that_broke_off_goes_on(
     assert len(kept) == 4
     assert (work / "checkpoint.npz").exists()
     seen = []
-    store = retrieval.training.train
+    store = retrieval.training.train.train
 
     def watched(inputs: Any, *args: Any, **options: Any) -> Any:
         seen.append({p.name: p.stat().st_mtime_ns for p in work.glob("*.arrow")})
         return store(inputs, *args, **options)
 
-    monkeypatch.setattr(retrieval.training, "train", watched)
+    monkeypatch.setattr(retrieval.training.train, "train", watched)
     (made,) = train_models(ours, day(1), CONFIG, TrainOptions())
     assert seen == [kept]
     monkeypatch.undo()

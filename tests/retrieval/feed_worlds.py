@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from retrieval.diversity import Diversity, SpectrumTerm, combine_embeddings
-from retrieval.spacing import Kernel, Source, SpacingClass
-from retrieval.spacing_terms import SpacingTerm
-from retrieval.utility import Pool
+from retrieval.spacing.classes import Kernel, Source, SpacingClass
+from retrieval.spacing.diversity import Diversity, SpectrumTerm, combine_embeddings
+from retrieval.spacing.terms import SpacingTerm
+from retrieval.spacing.utility import Pool
 
 KERNELS = (Kernel(), Kernel("exponential", 2.0), Kernel("piecewise", steps=((1, 1.0), (3, 0.5))))
 N_ITEMS = 30

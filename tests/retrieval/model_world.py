@@ -11,12 +11,12 @@ from profiling.decay import DAY_US
 from profiling.hashing import uniforms
 from profiling.items import Items, unit_rows
 from profiling.tables import TOPICS
-from retrieval.learning import TrainingConfig
-from retrieval.pools import Chunk
+from retrieval.model.towers import ModelConfig, initial_params
+from retrieval.model.trained import TrainedModel
 from retrieval.tables import HISTORIES, PAIRS
-from retrieval.towers import ModelConfig, initial_params
-from retrieval.trained import TrainedModel
-from retrieval.training import TrainingInputs
+from retrieval.training.learning import TrainingConfig
+from retrieval.training.pools import Chunk
+from retrieval.training.train import TrainingInputs
 
 N_ITEMS, N_TOPICS, N_USERS, WIDTH = 60, 4, 48, 6
 CUTOFFS = np.array([10, 11, 12], np.int64) * DAY_US

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from profiling.decay import DAY_US
-from retrieval.baselines import (
+from retrieval.evaluation.baselines import (
     Feedback,
     ItemKnn,
     Popularity,
@@ -14,8 +14,8 @@ from retrieval.baselines import (
     rank,
     rank_slots,
 )
-from retrieval.protocol import hold_out
-from retrieval.tuning import TRIALS, TRIED, fit_baseline, hit_rate, tune_baselines
+from retrieval.evaluation.protocol import hold_out
+from retrieval.evaluation.tuning import TRIALS, TRIED, fit_baseline, hit_rate, tune_baselines
 from tests.retrieval.evaluation_rows import SIX, catalogue, pairs_of, queries_of
 
 CUTOFF = 100 * DAY_US
@@ -130,7 +130,7 @@ def plain_slots(scores, known, topics, items, k):
 
 @pytest.mark.parametrize("cells", [1 << 21, 100])  # all users at a time, or two
 def test_ranking_in_the_condition_equals_its_plain_twin(cells, monkeypatch):
-    monkeypatch.setattr("retrieval.baselines._BLOCK_CELLS", cells)
+    monkeypatch.setattr("retrieval.evaluation.baselines._BLOCK_CELLS", cells)
     rng = np.random.default_rng(4)
     topics = [sorted(rng.choice(5, rng.integers(0, 3), replace=False).tolist()) for _ in range(40)]
     items = catalogue(topics, np.ones((40, 2)))

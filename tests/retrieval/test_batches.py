@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval.ahead import made_ahead
-from retrieval.batches import Batch, BatchMaker, slices_of
-from retrieval.inputs import Catalogue
-from retrieval.learning import TrainingConfig
-from retrieval.pools import Chunk, Pool, pool_of, pools
-from retrieval.popularity import Popularity
+from retrieval.model.inputs import Catalogue
+from retrieval.training.ahead import made_ahead
+from retrieval.training.batches import Batch, BatchMaker, slices_of
+from retrieval.training.learning import TrainingConfig
+from retrieval.training.pools import Chunk, Pool, pool_of, pools
+from retrieval.training.popularity import Popularity
 from tests.retrieval.model_world import (
     CUTOFFS,
     MODEL,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from profiling.items import Items, unit_rows
 from retrieval.candidates import RetrievalConfig, carries_topic, retrieve_candidates
-from retrieval.index import SCORE_STEP, ExactIndex, Lists
+from retrieval.index.exact import SCORE_STEP, ExactIndex, Lists
 from retrieval.tables import CANDIDATES
 from selection.tables import QUERIES
 

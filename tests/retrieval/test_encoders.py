@@ -10,9 +10,9 @@ from profiling.tables import HISTORY, PROFILES, TOPICS
 from retrieval.candidates import RetrievalConfig, retrieve_candidates
 from retrieval.encoders import Asked, ItemEncoder, ModelEncoder, encode_users
 from retrieval.histories import HistoryConfig
-from retrieval.index import ExactIndex, Lists
-from retrieval.model import RetrievalModel
-from retrieval.towers import ModelConfig
+from retrieval.index.exact import ExactIndex, Lists
+from retrieval.model.serving import RetrievalModel
+from retrieval.model.towers import ModelConfig
 from tests.pipelines.small_models import untrained
 from tests.pipelines.small_world import items_table
 from tests.retrieval.test_candidates import queries_of, seen_of

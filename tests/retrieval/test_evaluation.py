@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from profiling.bootstrap import estimate
-from retrieval.evaluation import Comparison, Judge, UserScores, mean_scores, slot_overlap
-from retrieval.protocol import hold_out
-from retrieval.rankings import Ranking, SlotLists
+from retrieval.evaluation.measures import Comparison, Judge, UserScores, mean_scores, slot_overlap
+from retrieval.evaluation.protocol import hold_out
+from retrieval.evaluation.rankings import Ranking, SlotLists
 from tests.retrieval.evaluation_rows import SIX, catalogue, pairs_of, queries_of
 
 # User 1 likes 101 (topic 1) and 105 (topic 3), user 2 likes 104 (topics 2 and 3).
@@ -34,7 +34,7 @@ def test_hits_and_recall_by_hand():
 
 
 def test_depth_counts(monkeypatch):
-    monkeypatch.setattr("retrieval.evaluation.DEPTHS", (1, 2))
+    monkeypatch.setattr("retrieval.evaluation.measures.DEPTHS", (1, 2))
     found = scored([[2, 1, 5], [4, 0, 1]], [[1, 0, 0], [2, 2, 2]])
     assert found["hit_rate_1"] == pytest.approx(1 / 3)
     assert found["hit_rate_2"] == pytest.approx(2 / 3)

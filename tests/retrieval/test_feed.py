@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from profiling.items import Items
 from retrieval.feed import FeedConfig, config_version, rerank_feed
+from retrieval.spacing.utility import Pool, order_by_relevance, order_feeds, order_greedily
 from retrieval.tables import CANDIDATES, FEED
-from retrieval.utility import Pool, order_by_relevance, order_feeds, order_greedily
 from selection.tables import QUERIES
 
 DAY = dt.date(2022, 4, 20)

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiling.items import Items, unit_rows
-from retrieval.index import (
+from retrieval.index.exact import (
     SCORE_STEP,
     ExactIndex,
     Hits,
     Lists,
     Searches,
 )
-from retrieval.scan import Best, Work, _offer, write_hits
+from retrieval.index.scan import Best, Work, _offer, write_hits
 
 
 def lists(rows):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from retrieval.index import ExactIndex, Lists
-from retrieval.index_files import open_index, save_index
-from retrieval.planner import IndexConfig, build_index
+from retrieval.index.exact import ExactIndex, Lists
+from retrieval.index.files import open_index, save_index
+from retrieval.index.planner import IndexConfig, build_index
 from tests.retrieval.test_index import assert_same, random_searches, random_world
 
 

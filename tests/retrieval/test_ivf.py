@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from retrieval.index import ExactIndex, Lists, Searches
-from retrieval.ivf import IvfIndex, calibrate, plain_searches, promises_of, split
-from retrieval.planner import (
+from retrieval.index.exact import ExactIndex, Lists, Searches
+from retrieval.index.ivf import IvfIndex, calibrate, plain_searches, promises_of, split
+from retrieval.index.planner import (
     SLICE,
     STREAM,
     WHOLE,

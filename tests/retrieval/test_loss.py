@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval import loss
+from retrieval.training import loss
 
 
 def same(x: Any) -> Any:

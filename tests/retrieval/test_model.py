@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from profiling.items import Items
-from retrieval import towers
-from retrieval.index import Lists
-from retrieval.inputs import Catalogue
-from retrieval.model import RetrievalModel
-from retrieval.trained import TrainedModel
+from retrieval.index.exact import Lists
+from retrieval.model.inputs import Catalogue
+from retrieval.model.serving import RetrievalModel, towers
+from retrieval.model.trained import TrainedModel
 from tests.retrieval.model_world import MODEL, catalogue, chunk, topics_table, untrained
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model_v1"

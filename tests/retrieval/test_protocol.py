@@ -2,8 +2,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retrieval.index import Lists
-from retrieval.protocol import condition_cover, hold_out, tail_topics, with_oracle_conditions
+from retrieval.evaluation.protocol import (
+    condition_cover,
+    hold_out,
+    tail_topics,
+    with_oracle_conditions,
+)
+from retrieval.index.exact import Lists
 from tests.retrieval.evaluation_rows import SIX, catalogue, pairs_of, queries_of
 
 QUERIES = queries_of([(1, 0, 100, [1]), (1, 1, 102, [2]), (2, 0, 105, [3]), (3, 0, 100, [1])])

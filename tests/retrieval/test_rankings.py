@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiling.items import Items
-from retrieval.rankings import (
+from retrieval.evaluation.rankings import (
     SlotLists,
     deal,
     interleave,

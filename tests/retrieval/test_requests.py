@@ -7,11 +7,11 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from retrieval.diversity import Diversity
 from retrieval.feed import FeedConfig, rerank_feed
-from retrieval.labels import ItemLabels, feed_spacing
-from retrieval.requests import Candidates, Context, RankedFeed, rank_candidates
-from retrieval.spacing import Activation, Source, Spacing, SpacingClass
+from retrieval.spacing.classes import Activation, Source, Spacing, SpacingClass
+from retrieval.spacing.diversity import Diversity
+from retrieval.spacing.labels import ItemLabels, feed_spacing
+from retrieval.spacing.requests import Candidates, Context, RankedFeed, rank_candidates
 from tests.retrieval.test_feed import DAY, random_draws, tables
 from tests.retrieval.test_spacing import ITEMS, every_item
 

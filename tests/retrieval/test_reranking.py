@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.diversity import Diversity, SpectrumTerm, combine_embeddings
-from retrieval.spacing import Kernel, Source, SpacingClass
-from retrieval.spacing_terms import SpacingTerm, order_spaced
-from retrieval.utility import Ordering, Pool, order_by_relevance, order_greedily
+from retrieval.spacing.classes import Kernel, Source, SpacingClass
+from retrieval.spacing.diversity import Diversity, SpectrumTerm, combine_embeddings
+from retrieval.spacing.terms import SpacingTerm, order_spaced
+from retrieval.spacing.utility import Ordering, Pool, order_by_relevance, order_greedily
 from tests.retrieval.feed_worlds import fast_greedy_dpp, world
 
 WORLDS = st.builds(
@@ -162,7 +162,7 @@ def test_opposite_items_are_alike_only_without_the_bias() -> None:
 
 
 def test_several_embeddings_weigh_by_their_share() -> None:
-    from retrieval.diversity import EmbeddingPart
+    from retrieval.spacing.diversity import EmbeddingPart
 
     config = Diversity(
         bias=False, embeddings=(EmbeddingPart("item", 3.0), EmbeddingPart("t.e", 1.0))

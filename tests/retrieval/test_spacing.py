@@ -11,11 +11,8 @@ import pyarrow as pa
 import pytest
 
 from profiling.items import Items
-from retrieval.diversity import Diversity, EmbeddingPart
-from retrieval.explain import explain_position
 from retrieval.feed import FeedConfig, pool_of, rerank_feed
-from retrieval.labels import ItemLabels, feed_spacing
-from retrieval.spacing import (
+from retrieval.spacing.classes import (
     Activation,
     Kernel,
     LabelTable,
@@ -24,8 +21,11 @@ from retrieval.spacing import (
     SpacingClass,
     joint_demotion,
 )
-from retrieval.spacing_measures import measure_spacing, step_of
-from retrieval.spacing_terms import FeedSpacing
+from retrieval.spacing.diversity import Diversity, EmbeddingPart
+from retrieval.spacing.explain import explain_position
+from retrieval.spacing.labels import ItemLabels, feed_spacing
+from retrieval.spacing.measures import measure_spacing, step_of
+from retrieval.spacing.terms import FeedSpacing
 from tests.retrieval.test_feed import DAY, random_draws, tables
 
 N = 60

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval import towers
-from retrieval.batches import Batch
-from retrieval.learning import TrainingConfig
-from retrieval.objective import Setting, batch_loss
-from retrieval.towers import ContextRows, HistoryRows, ItemRows, ModelConfig
-from retrieval.training import Training
+from retrieval.model import towers
+from retrieval.model.towers import ContextRows, HistoryRows, ItemRows, ModelConfig
+from retrieval.training.batches import Batch
+from retrieval.training.learning import TrainingConfig
+from retrieval.training.objective import Setting, batch_loss
+from retrieval.training.train import Training
 from tests.retrieval.model_world import MODEL, TRAINING, catalogue, inputs
 
 ALL_OPTIONS = TrainingConfig(

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrieval import checkpoint as checkpoints
-from retrieval.learning import TrainingConfig
-from retrieval.objective import compiled_step
-from retrieval.pools import Chunk
-from retrieval.towers import ModelConfig
-from retrieval.trained import TrainedModel
-from retrieval.training import Progress, Training, train
+from retrieval.model import checkpoint as checkpoints
+from retrieval.model.towers import ModelConfig
+from retrieval.model.trained import TrainedModel
+from retrieval.training.learning import TrainingConfig
+from retrieval.training.objective import compiled_step
+from retrieval.training.pools import Chunk
+from retrieval.training.train import Progress, Training, train
 from tests.retrieval.model_world import CUTOFFS, MODEL, TRAINING, catalogue, chunk, inputs
 
 pytest.importorskip("jax")

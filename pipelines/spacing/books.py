@@ -1,0 +1,95 @@
+"""What the spacing classes did in a night, for people; the alarm when a label rate drifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.manifests import Manifest
+from pipelines.warehouse import Warehouse
+from retrieval.spacing.measures import JOINT, MILLI, step_of
+
+LEAST_NIGHTS = 3  # before them, a trailing mean says little
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A class whose share of the candidates is not what it was.
+
+    Attributes:
+        spacing_class: The class.
+        rate: Tonight's share of the candidates.
+        mean: Its mean over the nights before.
+    """
+
+    spacing_class: str
+    rate: float
+    mean: float
+
+    def __str__(self) -> str:
+        """The alarm, with its cure."""
+        return (
+            f"ALARM {self.spacing_class}: {self.rate:.2%} of the candidates carry its label, "
+            f"{self.mean:.2%} in the nights before; look at what labels the items before trusting "
+            "its weight"
+        )
+
+
+def spacing_report(warehouse: Warehouse, manifest: Manifest) -> list[str]:
+    """Lines on what each class did, then the alarms; none for a night without classes."""
+    classes = [c["id"] for c in manifest.config.get("spacing", {}).get("classes", ())]
+    lines = [_line(manifest, one) for one in classes if step_of(one) in manifest.counts]
+    if not lines:
+        return []
+    joint = manifest.counts[JOINT]
+    given_up = (joint["gained_before_milli"] - joint["gained_milli"]) / max(
+        joint["gained_before_milli"], 1
+    )
+    lines.append(
+        f"spacing, all classes: demoted {joint['demoted']:,} of {joint['placed']:,} places, capped "
+        f"{joint['capped']:,}; utility given up {given_up:.2%}"
+    )
+    return lines + [str(drift) for drift in drifts(warehouse, manifest)]
+
+
+def drifts(warehouse: Warehouse, manifest: Manifest) -> list[Drift]:
+    """Classes whose label rate left its trailing mean by more than `drift_share` of it."""
+    config = manifest.config["spacing"]
+    before = _nights_before(warehouse, manifest, config["drift_nights"])
+    found = []
+    for one in (c["id"] for c in config["classes"]):
+        rate = label_rate(manifest, one)
+        rates = [r for r in (label_rate(m, one) for m in before) if r is not None]
+        if rate is None or len(rates) < LEAST_NIGHTS:
+            continue
+        mean = sum(rates) / len(rates)
+        if abs(rate - mean) > config["drift_share"] * mean:
+            found.append(Drift(one, rate, mean))
+    return found
+
+
+def label_rate(manifest: Manifest, class_id: str) -> float | None:
+    """Share of the night's candidates that are of the class; None where it was not counted."""
+    counts = manifest.counts.get(step_of(class_id))
+    if not counts or not counts["candidates"]:
+        return None
+    return counts["labelled"] / counts["candidates"]
+
+
+def _nights_before(warehouse: Warehouse, manifest: Manifest, n: int) -> list[Manifest]:
+    found: list[Manifest] = []
+    while manifest.parent is not None and len(found) < n:
+        manifest = warehouse.manifest(manifest.parent)
+        found.append(manifest)
+    return found
+
+
+def _line(manifest: Manifest, class_id: str) -> str:
+    c = manifest.counts[step_of(class_id)]
+    placed = max(c["placed"], 1)
+    return (
+        f"spacing {class_id}: {c['labelled'] / max(c['candidates'], 1):.2%} of the candidates, "
+        f"{c['placed_labelled_before'] / placed:.2%} of the feed without spacing, "
+        f"{c['placed_labelled'] / placed:.2%} with; neighbours {c['adjacent_before']:,} -> "
+        f"{c['adjacent']:,}; positions lost {c['positions_lost']:,}; decided {c['decided']:,} "
+        f"places; penalty {c['demotion_milli'] / MILLI / placed:.4f} a place"
+    )

@@ -1,0 +1,260 @@
+"""`queryloop spacing ...` and `queryloop explain-feed`: an operator's view of the feed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.compute as pc
+import typer
+from rich.console import Console
+
+from pipelines.manifests import Manifest
+from pipelines.nights import config_from_manifest, config_of
+from pipelines.plan import open_items
+from pipelines.report import render_report
+from pipelines.spacing.file import PAGE, Known, check_spacing, load_spacing
+from pipelines.spacing.inputs import changed_files, read_spacing, with_digests
+from pipelines.spacing.pages import curve_page, preview_page, show_curve, show_preview
+from pipelines.spacing.preview import Preview, ServedNight, spacing_curve
+from pipelines.warehouse import Warehouse
+from profiling.schema import ints
+from retrieval.feed import pool_of
+from retrieval.spacing.classes import Spacing
+from retrieval.spacing.explain import Explanation, Standing, explain_position
+
+spacing_app = typer.Typer(no_args_is_help=True, help="Diversity and spacing classes of the feed.")
+
+WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
+FileArgument = Annotated[Path, typer.Argument(help="a spacing.yaml")]
+HtmlOption = Annotated[Path | None, typer.Option(help="HTML page to write, for a browser offline")]
+SampleOption = Annotated[int, typer.Option(help="users, chosen by hash")]
+
+
+@spacing_app.command("check")
+def check(
+    file: FileArgument,
+    warehouse: Annotated[
+        str | None, typer.Option("--warehouse", "-w", help="check names and labels against it")
+    ] = None,
+    page: Annotated[int, typer.Option(help="items on a page, where no warehouse says it")] = PAGE,
+) -> None:
+    """Check a spacing file: refused (exit 2) or warned of, with file, line, value and cure."""
+    known = Known()
+    text = file.read_text(encoding="utf-8")
+    if warehouse is not None:
+        opened = Warehouse.open(warehouse)
+        page = config_of(opened).feed.size
+        known = known_of(opened, load_spacing(text, str(file), page=page))
+    warnings = check_spacing(text, str(file), known, page=page)
+    for line in warnings:
+        print(f"warning: {line}")
+    spacing = load_spacing(text, str(file), page=page)
+    off = len(spacing.classes) - len(spacing.works)
+    print(f"{file}: {len(spacing.works)} classes, {off} switched off, {len(warnings)} warnings")
+
+
+@spacing_app.command("preview")
+def preview(
+    file: FileArgument,
+    warehouse: WarehouseOption,
+    user: Annotated[int | None, typer.Option(help="one user's feed, side by side")] = None,
+    sample: SampleOption = 500,
+    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="compare with this file, not with what was served")
+    ] = None,
+    html: HtmlOption = None,
+) -> None:
+    """Show what a file would do to the feeds of a night that was served."""
+    opened = Warehouse.open(warehouse)
+    night = ServedNight.of(opened, night_of(opened, date), user=user, sample=sample)
+    old = config_from_manifest(night.manifest).spacing
+    if against is not None:
+        old = _read(against, opened, night.config.size)
+    found = Preview.of(night, old, _read(file, opened, night.config.size))
+    show_preview(_console(), found)
+    _write(html, lambda: render_report(preview_page(found, str(file))))
+
+
+@spacing_app.command("curve")
+def curve(
+    file: FileArgument,
+    warehouse: WarehouseOption,
+    spacing_class: Annotated[str, typer.Option("--class", help="whose weight goes from 0 to 1")],
+    sample: SampleOption = 500,
+    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+    html: HtmlOption = None,
+) -> None:
+    """Exposure of a class, its neighbouring pairs and the utility given up, by its weight."""
+    opened = Warehouse.open(warehouse)
+    night = ServedNight.of(opened, night_of(opened, date), user=None, sample=sample)
+    points = spacing_curve(night, _read(file, opened, night.config.size), spacing_class)
+    show_curve(_console(), points)
+    _write(html, lambda: render_report(curve_page(points, spacing_class, str(file))))
+
+
+@spacing_app.command("diff")
+def diff(before: FileArgument, after: FileArgument) -> None:
+    """Say what differs between two spacing files, class by class."""
+    old, new = (load_spacing(f.read_text(encoding="utf-8"), str(f)) for f in (before, after))
+    lines = list(differences(old, new))
+    for line in lines or ["no difference"]:
+        print(line)
+
+
+def explain_feed(
+    warehouse: WarehouseOption,
+    user: Annotated[int, typer.Option(help="whose feed")],
+    position: Annotated[int, typer.Option(help="from 0")],
+    surface: Annotated[str, typer.Option(help="which feed")] = "home",
+    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+) -> None:
+    """Say why an item stands where it stands: its utility, what caused it, the rival it beat."""
+    opened = Warehouse.open(warehouse)
+    night = ServedNight.of(opened, night_of(opened, date), user=user, sample=1)
+    for line in explain_lines(night, user, surface, position):
+        print(line)
+
+
+def explain_lines(night: ServedNight, user: int, surface: str, position: int) -> Iterator[str]:
+    """The explanation of one position of the FEED that was served.
+
+    Raises:
+        ValueError: There is no such position.
+    """
+    feed = night.warehouse.read("FEED", night.manifest)
+    feed = feed.filter((pc.field("user_id") == user) & (pc.field("surface") == surface))
+    feed = feed.sort_by("position")
+    if not 0 <= position < feed.num_rows:
+        raise ValueError(
+            f"the feed of user {user} on {surface!r} has {feed.num_rows} positions from 0; "
+            f"there is no {position}"
+        )
+    config = config_from_manifest(night.manifest)
+    mine = (pc.field("user_id") == user) & (pc.field("surface") == surface)
+    pool = pool_of(
+        night.candidates.filter(mine), night.queries.filter(mine), night.items, config.feed
+    )
+    spacing = night.spacing(config.spacing)
+    found = explain_position(pool, spacing, ints(feed, "item_id"), position)
+    row = feed.slice(position, 1).to_pylist()[0]
+    changed = changed_files(config.spacing, night.warehouse.root)
+    if changed:
+        yield f"note: {', '.join(changed)} changed since that night; members may differ from then"
+    yield f"user {user}, {surface}, position {position} of the night of {night.manifest.date}"
+    yield from _standing_lines("stands there", found.chosen, night)
+    draws = ", ".join(f"{d['draw_id']} (rank {d['rank']})" for d in row["draws"])
+    yield f"  retrieved by draw {draws}; config version {row['config_version']}"
+    yield from _rival_lines(found, night)
+
+
+def _rival_lines(found: Explanation, night: ServedNight) -> Iterator[str]:
+    if found.rival is None:
+        yield "no other candidate was left"
+        return
+    yield from _standing_lines("the rival it beat", found.rival, night)
+    margin = found.chosen.utility - found.rival.utility
+    yield f"  by {margin:.6f}" + (", the smaller item id" if abs(margin) < 1e-9 else "")
+    classes = ", ".join(found.decided_by)
+    yield f"decided by: {classes or 'no class: it would stand there without any one of them'}"
+
+
+def _standing_lines(what: str, one: Standing, night: ServedNight) -> Iterator[str]:
+    title = night.titles.get(one.item_id)
+    yield f"{what}: item {one.item_id}" + (f", {title}" if title else "")
+    yield (
+        f"  utility {one.utility:.6f} = relevance {one.relevance:.6f} (place {one.rank} by "
+        f"relevance) + diversity {one.diversity:.6f} - penalties {sum(one.penalties.values()):.6f}"
+    )
+    for name, penalty in one.penalties.items():
+        if penalty > 0:
+            yield f"  {name}: -{penalty:.6f}"
+        for cause in one.causes:
+            if cause.spacing_class == name:
+                yield (
+                    f"    -{cause.penalty:.6f} for item {cause.item_id} at position "
+                    f"{cause.position}"
+                )
+
+
+def known_of(warehouse: Warehouse, spacing: Spacing) -> Known:
+    """What the warehouse has, for the checks of names."""
+    config, catalogue = config_of(warehouse), warehouse.catalogue()
+    if not catalogue["ITEMS"]:
+        return Known(surfaces=config.surfaces, arms=tuple(config.selections))
+    every = replace(spacing, classes=tuple(replace(c, enabled=True) for c in spacing.classes))
+    items = open_items(warehouse.root, catalogue["ITEMS"])
+    prepared = read_spacing(warehouse.root, catalogue, every, items)
+    counts = prepared.members.sum(axis=0)
+    return Known(
+        surfaces=config.surfaces,
+        arms=tuple(config.selections),
+        segments=tuple(prepared.segments),
+        labelled={c.id: int(n) for c, n in zip(every.classes, counts, strict=True)},
+    )
+
+
+def differences(old: Spacing, new: Spacing) -> Iterator[str]:
+    """What changed, one line a field; classes are told apart by their identifiers."""
+    before, after = ({c.id: c for c in s.classes} for s in (old, new))
+    yield from _fields("", replace(old, classes=()), replace(new, classes=()))
+    for one in sorted(before.keys() | after.keys()):
+        if one not in after:
+            yield f"class {one}: removed"
+        elif one not in before:
+            yield f"class {one}: added"
+        else:
+            yield from _fields(f"class {one}: ", before[one], after[one])
+
+
+def _fields(place: str, old: Any, new: Any) -> Iterator[str]:
+    for f in fields(old):
+        left, right = getattr(old, f.name), getattr(new, f.name)
+        if is_dataclass(left) and is_dataclass(right):
+            yield from _fields(f"{place}{f.name}.", left, right)
+        elif left != right:
+            yield f"{place}{f.name}: {_shown(left)} -> {_shown(right)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return value.isoformat() if isinstance(value, dt.date) else str(value)
+
+
+def _read(file: Path, warehouse: Warehouse, page: int) -> Spacing:
+    return with_digests(
+        load_spacing(file.read_text(encoding="utf-8"), str(file), page=page), warehouse.root
+    )
+
+
+def night_of(warehouse: Warehouse, date: str | None) -> Manifest:
+    """The night of `date`, else the newest that served feeds.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if date is not None:
+        return warehouse.night(dt.date.fromisoformat(date))
+    for manifest in reversed(warehouse.chain(warehouse.head())):
+        if manifest.tables.get("FEED") and manifest.tables.get("CANDIDATES"):
+            return manifest
+    raise ValueError(f"{warehouse.root} has served no feed yet; run `queryloop night` first")
+
+
+def _console() -> Console:
+    """Written to a file or pipe, tables are as wide as they need to be."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def _write(path: Path | None, page: Any) -> None:
+    if path is not None:
+        path.write_text(page(), encoding="utf-8")
+        print(f"wrote {path}")

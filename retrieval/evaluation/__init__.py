@@ -1,0 +1,1 @@
+"""How good retrieval is: a protocol without leakage, measures and tuned baselines."""

@@ -1,0 +1,1 @@
+"""The two towers, as they are trained, stored and served."""

@@ -1,0 +1,1 @@
+"""The feed's order: relevance, diversity and soft-spacing classes."""

@@ -1,0 +1,1 @@
+"""How the towers learn from pairs."""
