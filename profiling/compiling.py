@@ -5,6 +5,10 @@ process (numba issue 10486). So a cached kernel that sorts in place and one that
 order, compiled by two processes, may both hold `run_quicksort1` number 25; a third process that
 loads both runs one of them for both, without a word. Seen: PROFILES with permuted members. Here
 every process counts from a place of its own; what is computed does not depend on it.
+
+A cache outlives the code that filled it. Its index names the classes that a kernel's arguments
+have, and numba reads it before it asks whether the source has changed: a class that has moved since
+ends in an import error. Such an index is as good as none.
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+from typing import Any
 
 from numba.core.bytecode import FunctionIdentity
+from numba.core.caching import IndexDataCacheFile
 
 
 def count_from_elsewhere() -> None:
@@ -26,5 +32,19 @@ def count_from_elsewhere() -> None:
     FunctionIdentity._unique_ids = itertools.count(secrets.randbits(96))
 
 
+def skip_stale_indexes() -> None:
+    """Compile anew where a cache was filled by code whose classes lay elsewhere."""
+    load = IndexDataCacheFile._load_index
+
+    def load_index(self: IndexDataCacheFile) -> Any:
+        try:
+            return load(self)
+        except (ImportError, AttributeError):
+            return {}
+
+    IndexDataCacheFile._load_index = load_index
+
+
 count_from_elsewhere()
+skip_stale_indexes()
 os.register_at_fork(after_in_child=count_from_elsewhere)

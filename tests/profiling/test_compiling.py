@@ -36,6 +36,20 @@ def test_kernels_of_two_processes_do_not_mix_in_a_third(tmp_path: Path) -> None:
     assert printed == "[3, 1, 2] [1, 2, 0]\n"
 
 
+@pytest.mark.slow
+def test_a_kernel_whose_arguments_class_has_moved_is_compiled_anew(tmp_path: Path) -> None:
+    pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: int\n    b: int\n"
+    kernel = (
+        "from numba import njit\n@njit(cache=True)\ndef add(pair):\n    return pair.a + pair.b\n"
+    )
+    (tmp_path / "kernels.py").write_text("import profiling.compiling\n" + kernel)
+    for place in ("before", "after"):
+        (tmp_path / f"{place}.py").write_text(pair)
+        code = f"from {place} import Pair; print(add(Pair(1, 2)))"
+        assert run(tmp_path, code) == "3\n"
+        (tmp_path / f"{place}.py").unlink()
+
+
 def run(folder: Path, code: str) -> str:
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
     env = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": path}
