@@ -20,6 +20,8 @@ from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import config_of, rebuild, run_nights
 from pipelines.object_stores import use_options
+from pipelines.operate.command import COMMANDS
+from pipelines.operate.metrics import write_metrics
 from pipelines.plan import date_of
 from pipelines.progress import training_bar
 from pipelines.spacing.command import explain_feed, spacing_app
@@ -43,6 +45,9 @@ app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")
+
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]
@@ -117,6 +122,9 @@ def night(  # noqa: PLR0913 (one option a decision)
         bool, typer.Option("--rebuild", help="replay from raw events and compare")
     ] = False,
     allow_gap: Annotated[bool, typer.Option(help="leave out nights without data")] = False,
+    metrics: Annotated[
+        Path | None, typer.Option(help="OpenMetrics text to write after each night")
+    ] = None,
 ) -> None:
     """Run a night, several, or an earlier one again. Further options go to Beam (--runner ...)."""
     run = RunOptions(beam_args=tuple(context.args), until=until)
@@ -130,6 +138,8 @@ def night(  # noqa: PLR0913 (one option a decision)
 
     def report(manifest: Manifest) -> None:
         show_night(console, opened, manifest)
+        if metrics is not None:
+            write_metrics(manifest, metrics)
 
     run_nights(opened, dates, run, allow_gap=allow_gap, report=report)
 

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.operate.anomalies import ValidationConfig
 from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
 from profiling.decay import HOUR_US
@@ -65,6 +66,7 @@ class NightConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     spacing: Spacing = field(default_factory=Spacing, metadata={"file": "spacing.yaml"})
 
     def __post_init__(self) -> None:

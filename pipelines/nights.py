@@ -53,7 +53,7 @@ def run_night(
     run, config = run or RunOptions(), config or config_of(warehouse)
     head = warehouse.head()
     if head is None or head.kind == "bootstrap" or date > head.date:
-        _check_next(warehouse, head, date, allow_gap=allow_gap)
+        check_next(warehouse, head, date, allow_gap=allow_gap)
         plan = plan_night(warehouse, config, date, head)
         return run_plan(warehouse, plan, run, expected_head=head.number if head else None)
     return replay(warehouse, date, run, config)
@@ -165,9 +165,10 @@ def config_from_manifest(manifest: Manifest) -> NightConfig:
     return load_config(json.dumps(dict(manifest.config)), f"manifest {manifest.number}")
 
 
-def _check_next(
+def check_next(
     warehouse: Warehouse, head: Manifest | None, date: dt.date, *, allow_gap: bool
 ) -> None:
+    """Raise ValueError where `date` cannot be the night after `head`, with the cure."""
     if not warehouse.landings():
         raise ValueError(f"nothing has landed in {warehouse.root}; run `queryloop import` first")
     if head is None or head.kind == "bootstrap":

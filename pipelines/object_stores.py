@@ -87,6 +87,19 @@ class S3Store:
             keys = [o["Key"] for page in found for o in page.get("Contents", ())]
         return sorted(key.removeprefix(prefix) for key in keys)
 
+    def list_tree(self, folder: str) -> list[tuple[str, int, float]]:
+        """Key below `folder`, bytes and time of the last change (seconds) of every object."""
+        bucket, prefix = _split(folder.rstrip("/") + "/")
+        with _asking(folder):
+            pages = (
+                _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            )
+            found = [o for page in pages for o in page.get("Contents", ())]
+        return sorted(
+            (o["Key"].removeprefix(prefix), int(o["Size"]), o["LastModified"].timestamp())
+            for o in found
+        )
+
     def remove(self, urls: list[str]) -> None:
         """Delete objects; those that are gone already do not matter."""
         for start in range(0, len(urls), _BATCH):

@@ -58,6 +58,19 @@ def progress_bars(title: str, steps: tuple[str, ...], total: int, *, show: bool)
 
 
 @contextmanager
+def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many are done, of how many; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, of: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bars = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    with bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, of: bars.update(task, completed=done, total=of)
+
+
+@contextmanager
 def training_bar() -> Iterator[Callable[[Training], None]]:
     """A bar with the loss and the newest recall; on no terminal, a line whenever recall is new."""
     recall = "?"

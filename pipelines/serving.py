@@ -23,6 +23,7 @@ from pipelines.folders import Folder, check_folder, folder_from, open_folder, st
 from pipelines.manifests import StoredFile, reading, to_json
 from pipelines.models import ModelRecord, NoModel, learners_of, model_for, models
 from pipelines.plan import NightPlan, catalogue_digest, open_items, open_topics
+from pipelines.records import record_paths
 from pipelines.storage import create_exclusive, exists, join, read_bytes, unique_name
 from pipelines.workers import code_version
 from profiling.items import Items
@@ -136,6 +137,15 @@ def prepare_index(plan: NightPlan, model: ModelRecord | None) -> Folder:
         create_exclusive(record, to_json(folder))  # whoever was first made the same
     with reading(record):
         return folder_from(json.loads(read_bytes(record)))
+
+
+def indexes(root: str) -> list[Folder]:
+    """Every index that was made and stored."""
+    found = []
+    for path in record_paths(root, "indexes"):
+        with reading(path):
+            found.append(folder_from(json.loads(read_bytes(path))))
+    return found
 
 
 def _source(plan: NightPlan, model: ModelRecord | None) -> str:

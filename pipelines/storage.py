@@ -14,6 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -70,6 +71,47 @@ def list_names(folder: str) -> list[str]:
         return _S3.list_names(folder)
     found = FileSystems.match([join(folder, "*")])[0].metadata_list
     return sorted(m.path.rsplit("/", 1)[1] for m in found)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as a listing shows it.
+
+    Attributes:
+        path: Relative to the folder listed.
+        bytes: Its size.
+        changed_at: When it was written last, seconds since 1970.
+    """
+
+    path: str
+    bytes: int
+    changed_at: float
+
+
+def list_tree(folder: str) -> list[Listed]:
+    """Every file below `folder`, sorted by path; none where there is no such folder."""
+    if is_s3(folder):
+        return [Listed(*found) for found in _S3.list_tree(folder)]
+    if is_local(folder):
+        return sorted(_walk(Path(folder)), key=lambda file: file.path)
+    base = folder.rstrip("/") + "/"
+    found = FileSystems.match([base + "**"])[0].metadata_list
+    return sorted(
+        (
+            Listed(m.path.removeprefix(base), m.size_in_bytes, m.last_updated_in_seconds)
+            for m in found
+        ),
+        key=lambda file: file.path,
+    )
+
+
+def _walk(folder: Path) -> Iterator[Listed]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                state = path.stat()
+                yield Listed(path.relative_to(folder).as_posix(), state.st_size, state.st_mtime)
 
 
 @contextmanager

@@ -191,6 +191,12 @@ def read_row_group(root: str, name: str, path: str, row_group: int) -> pa.Table:
     return _checked(table, name, path, None)
 
 
+def read_columns(root: str, path: str, row_group: int, columns: Sequence[str]) -> pa.Table:
+    """Some columns of one row group of a landed file, as they are stored."""
+    with _undamaged(join(root, path)):
+        return _parquet(join(root, path)).read_row_group(row_group, columns=list(columns))
+
+
 def concat(name: str, tables: list[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:
     """The tables' rows, one after the other; of no tables, no rows."""
     tables = [t for t in tables if t.num_rows]

@@ -1,0 +1,1 @@
+"""What an operator asks before, during and after a night; nothing here changes a row."""

@@ -1,0 +1,195 @@
+"""What the operators' commands print: tables for people, or one JSON object with `--json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.operate.difference import Measure, NightDiff
+from pipelines.operate.doctor import FAIL, OK, Checkup
+from pipelines.operate.forecast import Change, Forecast, new_options
+from pipelines.operate.status import Night, Status, Waiting
+from pipelines.operate.validation import Validation
+
+_COLOURS = {OK: "green", "warn": "yellow", FAIL: "red"}
+
+
+def as_json(record: Any) -> str:
+    """A dataclass, or several, as one JSON text."""
+    plain = [asdict(r) for r in record] if isinstance(record, Sequence) else asdict(record)
+    return json.dumps(plain, indent=1, default=_plain)
+
+
+def show_status(console: Console, status: Status) -> None:
+    """Where a warehouse stands."""
+    head = status.head
+    rows = [("warehouse", f"{status.root}, {status.buckets} buckets, {status.landings} imports")]
+    if head is None:
+        rows.append(("newest night", "none yet"))
+    else:
+        served = f"{head.queries:,} queries, {head.feed:,} places of feeds"
+        rows.append(
+            ("newest night", f"{head.date}, {head.kind}, manifest {head.manifest}: {served}")
+        )
+        rows.append(("its tables", f"{status.bytes / 1e6:,.1f} MB, made in {head.seconds:.1f} s"))
+    rows.append(
+        ("models", f"{status.models}, newest {status.newest_model}" if status.models else "none")
+    )
+    rows.append(("waiting", _waiting(status.waiting)))
+    rows += [("broke off or runs", f"{s.date}: {_jobs(s.jobs)}") for s in status.staged]
+    if status.config_problem:
+        rows.append(("configuration", f"cannot be used: {status.config_problem}"))
+    elif status.config_changed:
+        rows.append(("configuration", "changed since; `queryloop plan` says what"))
+    if status.next_night:
+        command = f"queryloop night --warehouse {status.root} --date {status.next_night}"
+        rows.append(("next", command))
+    _pairs(console, rows)
+
+
+def show_nights(console: Console, nights: Sequence[Night]) -> None:
+    """The chain of manifests."""
+    table = _table("manifest", "night", "kind", *_NUMBERS, "model", "config", "seconds")
+    for n in nights:
+        numbers = [n.impressions, n.engagements, n.outcomes, n.rejected, n.queries, n.feed]
+        place = f"{n.manifest}" if n.on_chain else f"({n.manifest})"
+        cells = [place, f"{n.date}", n.kind, *(f"{x:,}" for x in numbers), n.model or ""]
+        table.add_row(*cells, n.config[:8], f"{n.seconds:.1f}")
+    console.print(table)
+    if any(not n.on_chain for n in nights):
+        console.print("(n): a branch or a check that readers do not see")
+
+
+_NUMBERS = ("impressions", "engagements", "outcomes", "rejected", "queries", "feed")
+
+
+def show_forecast(console: Console, plan: Forecast) -> None:
+    """What a night would do and why."""
+    rows = [("night", f"{plan.date}, {plan.kind}")]
+    if plan.problem:
+        rows.append(("refused", plan.problem))
+    if plan.replays:
+        rows.append(("runs again", ", ".join(map(str, plan.replays))))
+    imports = ", ".join(map(str, plan.landings))
+    rows.append(("new rows", _waiting(plan.new) + (f"; of imports {imports}" if imports else "")))
+    known = "" if plan.known_users is None else f" beside {plan.known_users:,} that have interests"
+    rows.append(("users touched", f"{plan.users:,}{known}"))
+    rows += [("new in the catalogue", path) for path in plan.catalogue]
+    if plan.embedding:
+        rows.append(("embedding", f"{_arrow(plan.embedding)}: every profile is built anew"))
+    rows += [("changed option", f"{c.name}: {_arrow(c)}") for c in plan.config]
+    if plan.new_options:
+        rows.append(("new options", f"{plan.new_options} that came with a release, at defaults"))
+    rows += [("changed version", f"{c.name}: {_arrow(c)}") for c in plan.versions]
+    rows += [
+        ("retrieval", f"{name}: {how}" if name else how) for name, how in plan.retrieval.items()
+    ]
+    if plan.finished:
+        rows.append(("goes on from", _jobs(plan.finished)))
+    guess = plan.estimate
+    if guess.seconds is None:
+        rows.append(("time", "unknown: no night was run yet"))
+    else:
+        of = f"by {guess.nights} past {'night' if guess.nights == 1 else 'nights'}"
+        rows.append(("time", f"{guess.seconds:.0f} s, {guess.low:.0f} to {guess.high:.0f} {of}"))
+    _pairs(console, rows)
+
+
+def show_checkup(console: Console, checkup: Checkup) -> None:
+    """What the doctor found, with a cure where there is something to mend."""
+    for found in checkup.findings:
+        line = Text.assemble((f"{found.state:<5}", _COLOURS[found.state]), f"{found.what}: ")
+        console.print(line.append(found.detail))
+        if found.cure:
+            console.print(Text(f"      {found.cure}"))
+
+
+def show_validation(console: Console, found: Validation) -> None:
+    """Anomalies of a night's input."""
+    for name, figures in found.figures.items():
+        console.print(f"{name}: {figures.rows:,} rows of {figures.users:,} users")
+    if not found.figures:
+        console.print(f"nothing has landed for the night of {found.date}")
+    against = f"held against {len(found.nights)} nights before"
+    if not found.anomalies:
+        console.print(f"no anomaly; {against}")
+        return
+    table = _table("anomaly", "table", "column", "found", left=4)
+    for a in found.anomalies:
+        table.add_row(a.kind, a.table, a.column, a.detail)
+    console.print(table)
+    console.print(against)
+
+
+def show_difference(console: Console, diff: NightDiff) -> None:
+    """What changed between two nights."""
+    new = new_options(diff.config)
+    for change in (*(c for c in diff.config if c not in new), *diff.versions):
+        console.print(Text(f"{change.name}: {_arrow(change)}"))
+    _measures(console, f"rows, {diff.before} and {diff.after}", diff.rows, "{:,.0f}")
+    _measures(console, "of what closed", diff.rates, "{:.4f}")
+    for name, measures in diff.distributions.items():
+        _measures(console, name, measures, "{:,.4g}")
+    table = _table("user", "surface", "moved", "interest", "share", "why", left=6)
+    table.title = "whose chances moved most"
+    for m in diff.moved:
+        share = f"{m.share_before:.2f} to {m.share_after:.2f}"
+        interest = f"{m.cluster_id} {m.title or ''}".strip()
+        table.add_row(f"{m.user_id}", m.surface, f"{m.moved:.2f}", interest, share, m.why)
+    console.print(table)
+
+
+def _measures(console: Console, title: str, measures: Iterable[Measure], form: str) -> None:
+    table = _table("", "before", "after", "change", left=1)
+    table.title = title
+    for m in measures:
+        cells = ["" if x is None else form.format(x) for x in (m.before, m.after)]
+        table.add_row(m.what, *cells, _change(m))
+    console.print(table)
+
+
+def _change(measure: Measure) -> str:
+    if measure.before is None or measure.after is None or not measure.before:
+        return ""
+    return f"{measure.after / measure.before - 1:+.1%}"
+
+
+def _arrow(change: Change) -> str:
+    return f"{change.before} -> {change.after}"
+
+
+def _waiting(waiting: Sequence[Waiting]) -> str:
+    if not waiting:
+        return "nothing"
+    return "; ".join(f"{w.table} {w.rows:,} of {w.first} to {w.last}" for w in waiting)
+
+
+def _jobs(jobs: Sequence[str]) -> str:
+    return f"finished jobs {', '.join(jobs)}" if jobs else "no job finished"
+
+
+def _pairs(console: Console, rows: Iterable[tuple[str, str]]) -> None:
+    table = _table("", "", left=2)
+    table.show_header = False
+    last = ""
+    for name, value in rows:
+        table.add_row("" if name == last else name, Text(value))
+        last = name
+    console.print(table)
+
+
+def _table(*columns: str, left: int = 3) -> Table:
+    table = Table(box=None, pad_edge=False, title_justify="left")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
+    return table
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
