@@ -34,6 +34,22 @@ from selection.rewards import RewardConfig
 
 
 @dataclass(frozen=True)
+class RetentionConfig:
+    """What `queryloop gc` leaves; nothing is ever deleted without it."""
+
+    __pydantic_config__: ClassVar = FORBID_UNKNOWN
+    nights: int = option(35, "newest nights that stay whole", low=1)
+    ope_nights: int = option(
+        28,
+        "nights whose interests, rewards, draws and outcomes off-policy evaluation may read",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
 class NightConfig:
     """Everything that decides what a night does."""
 
@@ -66,6 +82,7 @@ class NightConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     spacing: Spacing = field(default_factory=Spacing, metadata={"file": "spacing.yaml"})
 

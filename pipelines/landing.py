@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.manifests import Landing, StoredFile
 from pipelines.stored import TableWriter, write_table
+from pipelines.taken import erased_of, read_taken
 from pipelines.warehouse import EVENT_TABLES, Warehouse
 from profiling.decay import DAY_US
 from profiling.schema import group_offsets, ints, sort_rows
@@ -41,6 +43,7 @@ def land(
         notes: What the importer had to decide.
         replaces: Whether the ITEMS hold instead of all before.
     """
+    tables = without_erased(warehouse, tables)
     starts = [start for start in (starts_at, *_starts(warehouse)) if start is not None]
     first = min(starts, default=None)
     files = {
@@ -53,6 +56,24 @@ def land(
     return warehouse.land(
         Landing(0, source, files, starts_at, tuple(sources), tuple(notes), replaces)
     )
+
+
+def without_erased(warehouse: Warehouse, tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """`tables` without rows of users who were erased: they never land again."""
+    stones = read_taken(warehouse.root).tombstones
+    if not stones:
+        return tables
+    found = {}
+    for name, rows in tables.items():
+        column = {"KEYS": "id"}.get(name, "user_id")
+        if column in rows.column_names:
+            users = pc.unique(rows[column].drop_null()).to_pylist()
+            erased = erased_of(users, stones, warehouse.hash_key)
+            if len(erased):
+                known = pc.is_in(rows[column], pa.array(erased))
+                rows = rows.filter(pc.invert(known))
+        found[name] = rows
+    return found
 
 
 def _starts(warehouse: Warehouse) -> list[int | None]:

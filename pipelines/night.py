@@ -172,7 +172,7 @@ def run_plan(
     model = ", ".join(map(str, used)) or None
     draft = replace(draft, head=head, retrieval=retrieval, model=model)
     draft.seconds["all"] = round(time.perf_counter() - started, 3)
-    published = warehouse.publish(draft, expected_head)
+    published = warehouse.publish(draft, expected_head, erasures=plan.erasures)
     if head:
         remove_strays(warehouse, plan, published)
     remove_files(staged(plan))  # run again, the night is to be computed again

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipelines.config import NightConfig
 from pipelines.manifests import LandedGroup, Manifest, StoredFile, Tables
 from pipelines.stored import read_files
+from pipelines.taken import read_taken
 from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items
@@ -61,6 +62,7 @@ class NightPlan:
         catalogue: Files of ITEMS and TOPICS.
         given: Tables that were served already and are carried over as they are.
         given_retrieval: How, as in the manifest that served them.
+        erasures: How many users had been erased when it was planned.
     """
 
     root: str
@@ -77,6 +79,7 @@ class NightPlan:
     catalogue: Tables
     given: Tables
     given_retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    erasures: int = 0
 
     @property
     def parent_cutoff(self) -> int | None:
@@ -95,6 +98,7 @@ class NightPlan:
             self.config.digest,
             [asdict(g) for g in self.inputs],
             catalogue_digest(self.catalogue),
+            *([self.erasures] if self.erasures else []),
         ]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
@@ -157,6 +161,7 @@ def plan_night(  # noqa: PLR0913 (one keyword a decision)
         catalogue=catalogue,
         given={} if given is None else {n: f for n, f in given.tables.items() if n in SERVED},
         given_retrieval={} if given is None else given.retrieval,
+        erasures=read_taken(warehouse.root).erasures,
     )
 
 

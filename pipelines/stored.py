@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -195,6 +196,46 @@ def read_columns(root: str, path: str, row_group: int, columns: Sequence[str]) -
     """Some columns of one row group of a landed file, as they are stored."""
     with _undamaged(join(root, path)):
         return _parquet(join(root, path)).read_row_group(row_group, columns=list(columns))
+
+
+def each_row_group(
+    root: str, name: str, file: StoredFile, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """The row groups of a file, one after the other; `columns` None means all."""
+    with _undamaged(join(root, file.path)):
+        source = _parquet(join(root, file.path))
+        wanted = None if columns is None else list(columns)
+        for group in range(source.num_row_groups):
+            yield source.read_row_group(group, columns=wanted)
+
+
+def filter_file(
+    root: str, name: str, file: StoredFile, keep: Callable[[pa.Table], Any]
+) -> StoredFile:
+    """Write a file anew with the rows that `keep` ((n,) bool of a row group) says.
+
+    Row groups keep their numbers, also where none of their rows is left: what names one, a night's
+    inputs or a bucket's part, names the same one in the new file.
+    """
+    path = f"data/{name}/{unique_name('kept')}.parquet"
+    sink, left = HashingSink(join(root, path)), []
+    try:
+        with _undamaged(join(root, file.path)):
+            schema = _parquet(join(root, file.path)).schema_arrow
+        stored = schema_of(name, schema)
+        with pq.ParquetWriter(sink, schema, **encoding_of(stored)) as writer:
+            for rows in each_row_group(root, name, file):
+                kept = rows.filter(pa.array(keep(rows)))
+                left.append(kept.num_rows)
+                writer.write_table(kept, row_group_size=ROW_GROUP_ROWS)
+        sink.close()
+    except BaseException:
+        sink.discard()
+        raise
+    parts = tuple(
+        replace(p, rows=sum(left[p.row_group : p.row_group + p.row_groups])) for p in file.parts
+    )
+    return StoredFile(path, sum(left), sink.size, sink.digest, parts)
 
 
 def concat(name: str, tables: list[pa.Table], columns: Sequence[str] | None = None) -> pa.Table:

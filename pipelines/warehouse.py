@@ -5,6 +5,7 @@
     W/spacing.yaml         diversity and spacing classes of the feed; people edit it
     W/landed/000001.json   what an import brought; numbered, immutable
     W/manifests/000001.json  a night; numbered, immutable; names every file of its tables
+    W/taken/000001.json    what was collected or erased since; numbered, immutable
     W/staged/...           finished jobs of a night not yet published: its resume points
     W/data/TABLE/...       Parquet; a file counts only where a landing or manifest names it
 
@@ -36,6 +37,7 @@ from pipelines.manifests import (
 from pipelines.records import next_record, record_path, record_paths
 from pipelines.storage import create_exclusive, exists, join, read_bytes
 from pipelines.stored import concat, read_files
+from pipelines.taken import Taken, read_taken
 
 MAX_BUCKETS = 1 << 16
 EVENT_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "SERVED_DRAWS")  # of the world; nights consume them
@@ -104,29 +106,35 @@ class Warehouse:
 
     def landings(self) -> list[Landing]:
         """Every import, oldest first."""
-        return [landing_from_json(read_bytes(path), path) for path in self._records("landed")]
+        taken = read_taken(self.root)
+        paths = self._records("landed")
+        return [taken.landing(landing_from_json(read_bytes(path), path)) for path in paths]
 
     def manifests(self) -> list[Manifest]:
         """Every manifest ever published, by number; branches and checks among them."""
-        return [self._manifest(path) for path in self._records("manifests")]
+        taken = read_taken(self.root)
+        return [self._manifest(path, taken) for path in self._records("manifests")]
 
     def manifest(self, number: int) -> Manifest:
         """The manifest of that number."""
         path = record_path(self.root, "manifests", number)
         if not exists(path):
             raise ValueError(f"{self.root} has no manifest {number}")
-        return self._manifest(path)
+        return self._manifest(path, read_taken(self.root))
 
     def head(self) -> Manifest | None:
         """The newest manifest that is a head; None before the first night."""
-        return self._newest_head(self._records("manifests"))
+        return self._newest_head(self._records("manifests"), read_taken(self.root))
 
     def chain(self, manifest: Manifest | None) -> list[Manifest]:
         """A manifest and its ancestors, oldest first."""
         nights: list[Manifest] = []
+        taken = read_taken(self.root)
         while manifest is not None:
             nights.append(manifest)
-            manifest = None if manifest.parent is None else self.manifest(manifest.parent)
+            parent = manifest.parent
+            path = None if parent is None else record_path(self.root, "manifests", parent)
+            manifest = None if path is None else self._manifest(path, taken)
         return nights[::-1]
 
     def night(self, date: dt.date) -> Manifest:
@@ -161,20 +169,29 @@ class Warehouse:
             if create_exclusive(path, to_json(numbered)):
                 return numbered
 
-    def publish(self, manifest: Manifest, expected_head: int | None) -> Manifest:
+    def publish(
+        self, manifest: Manifest, expected_head: int | None, *, erasures: int = 0
+    ) -> Manifest:
         """Make a night visible: one atomic create of the next numbered manifest.
 
         Args:
             manifest: Its number is given here.
             expected_head: Number of the head that this night went on from.
+            erasures: How many there had been when the night was planned.
 
         Raises:
-            PublishConflict: The head moved since; nothing of this night is visible.
+            PublishConflict: The head moved since, or a user was erased whose rows this night may
+                have; nothing of it is visible.
         """
         while True:
             # One listing gives both, or a night published between two of them would be passed over.
             records = self._records("manifests")
-            head = self._newest_head(records)
+            taken = read_taken(self.root)
+            head = self._newest_head(records, taken)
+            if taken.erasures != erasures:
+                raise PublishConflict(
+                    "a user was erased while this night ran; nothing of it is visible: run it again"
+                )
             if manifest.head and (head.number if head else None) != expected_head:
                 raise PublishConflict(
                     f"another night was published while this one ran (head is now manifest "
@@ -211,15 +228,15 @@ class Warehouse:
                 found[name] += landing.tables.get(name, ())
         return found
 
-    def _manifest(self, path: str) -> Manifest:
-        return manifest_from_json(read_bytes(path), path)
+    def _manifest(self, path: str, taken: Taken) -> Manifest:
+        return taken.manifest(manifest_from_json(read_bytes(path), path))
 
     def _records(self, folder: str) -> list[str]:
         return record_paths(self.root, folder)
 
-    def _newest_head(self, records: list[str]) -> Manifest | None:
+    def _newest_head(self, records: list[str], taken: Taken) -> Manifest | None:
         for path in reversed(records):
-            manifest = self._manifest(path)
+            manifest = self._manifest(path, taken)
             if manifest.head:
                 return manifest
         return None

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pipelines.importers.command import clock
 from pipelines.nights import run_night
+from pipelines.operate.collect import collect, plan_collection
 from pipelines.operate.difference import compare_nights
 from pipelines.operate.doctor import (
     CLEAN_AFTER_HOURS,
@@ -19,6 +20,8 @@ from pipelines.operate.doctor import (
     check_warehouse,
     clean,
 )
+from pipelines.operate.erase import erase as erase_user
+from pipelines.operate.erase import user_of
 from pipelines.operate.forecast import forecast
 from pipelines.operate.metrics import render_metrics
 from pipelines.operate.status import next_night, nights_of, staged_nights, status_of
@@ -26,7 +29,9 @@ from pipelines.operate.validation import validate
 from pipelines.operate.views import (
     as_json,
     show_checkup,
+    show_collection,
     show_difference,
+    show_erasure,
     show_forecast,
     show_nights,
     show_status,
@@ -157,6 +162,41 @@ def check_input(
         raise typer.Exit(1)
 
 
+def gc(
+    warehouse: WarehouseOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Delete what old nights need no longer, by `retention` in queryloop.yaml.
+
+    Example: queryloop gc --warehouse W --dry-run
+    """
+    opened = Warehouse.open(warehouse)
+    found = plan_collection(opened) if dry_run else collect(opened, clock())
+    _tell(found, show_collection, json=json)
+
+
+def erase(
+    warehouse: WarehouseOption,
+    user: Annotated[str, typer.Option(help="the user: an id, or the name that an import had")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Take a user out of everything the warehouse keeps, and search all of it for what is left.
+
+    Example: queryloop erase --warehouse W --user 4711 --yes
+    """
+    opened = Warehouse.open(warehouse)
+    user_id = user_of(opened, user)
+    if not yes:
+        typer.confirm(f"erase user {user_id} from {opened.root}? it cannot be undone", abort=True)
+    with counting_bar("files") as tell:
+        found = erase_user(opened, user_id, clock(), tell)
+    _tell(found, show_erasure, json=json)
+    if found.found:
+        raise typer.Exit(1)
+
+
 def metrics(
     warehouse: WarehouseOption,
     date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
@@ -181,6 +221,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "validate": check_input,
     "metrics": metrics,
+    "gc": gc,
+    "erase": erase,
 }
 
 

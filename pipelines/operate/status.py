@@ -219,6 +219,8 @@ def staged_nights(root: str) -> tuple[Staged, ...]:
     jobs: dict[str, list[str]] = {}
     for file in list_tree(join(root, "staged")):
         folder, _, name = file.path.partition("/")
+        if not folder[0].isdigit():  # of a training
+            continue
         done = jobs.setdefault(folder, [])
         if name.endswith(".json") and not name.startswith("."):
             done.append(name.removesuffix(".json"))

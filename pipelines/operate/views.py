@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.operate.collect import Collection
 from pipelines.operate.difference import Measure, NightDiff
 from pipelines.operate.doctor import FAIL, OK, Checkup
+from pipelines.operate.erase import Erasure
 from pipelines.operate.forecast import Change, Forecast, new_options
 from pipelines.operate.status import Night, Status, Waiting
 from pipelines.operate.validation import Validation
@@ -99,6 +101,28 @@ def show_forecast(console: Console, plan: Forecast) -> None:
         of = f"by {guess.nights} past {'night' if guess.nights == 1 else 'nights'}"
         rows.append(("time", f"{guess.seconds:.0f} s, {guess.low:.0f} to {guess.high:.0f} {of}"))
     _pairs(console, rows)
+
+
+def show_collection(console: Console, found: Collection) -> None:
+    """What a collection takes, or would."""
+    console.print(f"{found.nights} newest nights stay whole")
+    for name, size in sorted(found.tables.items(), key=lambda t: -t[1]):
+        console.print(f"  {name}: {size / 1e6:,.1f} MB")
+    console.print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB")
+
+
+def show_erasure(console: Console, found: Erasure) -> None:
+    """What was erased, and the proof."""
+    for name, rows in sorted(found.rows.items()):
+        console.print(f"{name}: {rows:,} rows")
+    console.print(f"{found.files} files written anew without user {found.user_id}")
+    searched = f"{found.searched_rows:,} rows of {found.searched_files:,} files"
+    if not found.found:
+        console.print(f"searched {searched}: none is of user {found.user_id}")
+        return
+    console.print(f"searched {searched}; the user may still be in:")
+    for place in found.found:
+        console.print(Text(f"  {place}"))
 
 
 def show_checkup(console: Console, checkup: Checkup) -> None:
