@@ -2,7 +2,7 @@
 
 A distance of distributions over categories is the largest difference of two shares (L-infinity);
 over numbers the Jensen-Shannon divergence of the histograms, base 2, in [0, 1] (TensorFlow Data
-Validation).
+Validation). Both are counted beyond what chance gives for as few rows.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def _category(
     shares = {v: (now.get(v, 0) / total, known.get(v, 0) / before) for v in {*now, *known}}
     worst = max(shares, key=lambda v: (abs(shares[v][0] - shares[v][1]), v))
     a, b = shares[worst]
-    if abs(a - b) > config.categories:
+    chance = 3 * float(np.sqrt(max(b * (1 - b), 1 / total) / total))
+    if abs(a - b) - chance > config.categories:
         detail = f"{worst!r} is {a:.1%} of the rows, {b:.1%} before"
         found.append(Anomaly(table, column, "COMPARATOR_L_INFTY_HIGH", detail))
     return found
@@ -162,7 +163,17 @@ def _number(
     if not now.sum() or not before.sum():
         return []
     far = jensen_shannon(now, before)
-    if far <= config.numbers:
+    if far - _chance_divergence(now, before) <= config.numbers:
         return []
     detail = f"divergence {far:.3f} from the nights before"
     return [Anomaly(table, column, "COMPARATOR_JENSEN_SHANNON_DIVERGENCE_HIGH", detail)]
+
+
+def _chance_divergence(p: IntArray, q: IntArray) -> float:
+    """What samples of one distribution differ by on average: (bins - 1) / (8 ln 2) (1/n + 1/m).
+
+    The divergence of two samples is near a chi-squared variable with bins - 1 degrees of freedom,
+    scaled so (Menendez et al. 1997).
+    """
+    bins = int(((p > 0) | (q > 0)).sum())
+    return (bins - 1) / (8 * np.log(2)) * (1 / p.sum() + 1 / q.sum())

@@ -21,7 +21,13 @@ from pipelines.landing import land
 from pipelines.manifests import LandedGroup, Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night, run_nights
-from pipelines.operate.anomalies import Figures, ValidationConfig, anomalies, jensen_shannon
+from pipelines.operate.anomalies import (
+    Figures,
+    ValidationConfig,
+    _chance_divergence,
+    anomalies,
+    jensen_shannon,
+)
 from pipelines.operate.difference import compare_nights
 from pipelines.operate.doctor import check_machine, check_warehouse, clean
 from pipelines.operate.forecast import estimate, forecast
@@ -247,7 +253,7 @@ def figures(**more: Any) -> Figures:
     [
         (figures(rows=49), "COMPARATOR_LOW_NUM_EXAMPLES"),
         (figures(users=21), "COMPARATOR_HIGH_NUM_EXAMPLES"),
-        (figures(categories={"action": {"view": 60, "like": 40}}), "COMPARATOR_L_INFTY_HIGH"),
+        (figures(categories={"action": {"view": 50, "like": 50}}), "COMPARATOR_L_INFTY_HIGH"),
         (
             figures(categories={"action": {"view": 80, "like": 19, "share": 1}}),
             "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
@@ -276,6 +282,15 @@ def test_what_looks_like_before_is_no_anomaly() -> None:
 )
 def test_jensen_shannon_by_hand(p: list[int], q: list[int], divergence: float) -> None:
     assert jensen_shannon(np.array(p), np.array(q)) == pytest.approx(divergence)
+
+
+def test_samples_of_one_distribution_differ_by_what_chance_gives() -> None:
+    rng = np.random.default_rng(3)
+    shares = np.full(24, 1 / 24)
+    pairs = [(rng.multinomial(400, shares), rng.multinomial(1200, shares)) for _ in range(300)]
+    seen = np.mean([jensen_shannon(p, q) for p, q in pairs])
+    expected = np.mean([_chance_divergence(p, q) for p, q in pairs])
+    assert expected == pytest.approx(seen, rel=0.1)
 
 
 def test_a_day_like_the_others_is_valid_and_a_day_without_rows_is_not(
