@@ -33,7 +33,7 @@ from profiling.items import Items, unit_rows
 from profiling.tables import TOPICS
 from retrieval.model.towers import ModelConfig
 from retrieval.tables import HISTORIES, PAIRS
-from retrieval.training.learning import TrainingConfig
+from retrieval.training.learning import TrainingConfig, learning_rates
 from retrieval.training.objective import compiled_step, on_device, seed_key
 from retrieval.training.pools import Chunk
 from retrieval.training.train import Training, TrainingInputs
@@ -71,17 +71,18 @@ def measure(size: int, round_: int) -> tuple[float, float]:
     if size not in _made:
         config = TrainingConfig(batch_size=size, epochs=1, heldout_share=0.01, early_share=1.0)
         training = Training(world(size * STEPS), config, ModelConfig(), 0)
-        _made[size] = training, compiled_step(training.config, training.model, training.steps)
+        _made[size] = training, compiled_step(training.config, training.model)
         training.run(None, lambda _: None)  # compiles
     training, compiled = _made[size]
     batches = [batch for _, batch in training.batches(0)]
     shared, key = on_device(training.world), seed_key(0)
+    rates = learning_rates(training.config, training.steps)
     state = training.begin(compiled, None)
     params, optimiser = state.params, state.optimiser
     began = perf_counter()
     for number, batch in enumerate(batches):
         params, optimiser, loss = compiled.step(
-            params, optimiser, batch, np.int32(number), key, shared
+            params, optimiser, batch, np.int32(number), rates[number], key, shared
         )
     loss.block_until_ready()
     bare = perf_counter() - began

@@ -302,32 +302,57 @@ COMMENT ON COLUMN exposures_accounted.waiting IS 'landed rows that no night has 
 
 -- What spacing classes do: by night as the nights counted it, and by arm from the feeds themselves.
 
+CREATE OR REPLACE MACRO measured_margin(total, squares, measured, everyone) AS (
+    CASE WHEN coalesce(measured = everyone, true) THEN 0.0
+         WHEN measured > 1 THEN 1.96 * sqrt((1 - measured / everyone) / measured
+             * greatest(squares - total * total / measured, 0) / (measured - 1)) END);
+COMMENT ON MACRO measured_margin IS 'measured_margin(sum, sum of squares, n, N): half of the 95 % interval of the mean of N users from n of them, chosen by hash';
+
 CREATE OR REPLACE VIEW spacing_by_night AS
 WITH counted AS (
     SELECT run_date, substr(step, 9) AS spacing_class, map(list(what), list(n)) AS n
     FROM night_counts WHERE step LIKE 'spacing %' GROUP BY ALL),
+known AS (
+    SELECT c.run_date, spacing_class, n, m, drift_nights, nullif(n['candidates'], 0) AS candidates, nullif(n['placed'], 0) AS placed,
+           nullif(coalesce(n['measured_placed'], n['placed']), 0) AS measured_placed,
+           n['users'] AS users, n['measured_users'] AS measured_users,
+           n['placed_labelled_before'] - coalesce(n['measured_labelled'], n['placed_labelled']) AS gap,
+           n['adjacent_before'] - coalesce(n['measured_adjacent'], n['adjacent']) AS adjacent_gap
+    FROM counted AS c
+    JOIN (SELECT run_date, drift_nights, row_number() OVER (ORDER BY manifest) AS m FROM nights) AS g
+    ON g.run_date = c.run_date),
 rates AS (
-    SELECT run_date, spacing_class,
-           n['labelled'] / nullif(n['candidates'], 0) AS label_rate,
-           n['placed_labelled_before'] / nullif(n['placed'], 0) AS exposure_without,
-           n['placed_labelled'] / nullif(n['placed'], 0) AS exposure,
-           n['adjacent_before'] AS neighbours_without, n['adjacent'] AS neighbours,
-           n['positions_lost'] AS positions_lost, n['decided'] AS decided,
-           n['demotion_milli'] / 1000 / nullif(n['placed'], 0) AS penalty_per_place,
-           n['placed'] AS places
-    FROM counted)
-SELECT *, avg(label_rate) OVER before AS trailing_rate,
+    SELECT run_date, spacing_class, n['labelled'] / candidates AS label_rate,
+           n['placed_labelled'] / placed + gap / measured_placed AS exposure_without,
+           n['placed_labelled'] / placed AS exposure,
+           measured_margin(gap, n['labelled_squares'], measured_users, users) / measured_placed
+               * coalesce(measured_users, 1) AS exposure_margin,
+           n['adjacent'] + adjacent_gap * placed / measured_placed AS neighbours_without,
+           n['adjacent'] AS neighbours,
+           n['positions_lost'] * coalesce(users / nullif(measured_users, 0), 1) AS positions_lost,
+           measured_margin(n['positions_lost'], n['positions_lost_squares'], measured_users, users)
+               * coalesce(users, 1) AS positions_lost_margin,
+           n['decided'] AS decided, n['demotion_milli'] / 1000 / placed AS penalty_per_place,
+           placed AS places, users, measured_users, m, drift_nights
+    FROM known)
+SELECT * EXCLUDE (m, drift_nights), avg(label_rate) OVER before AS trailing_rate,
        label_rate / nullif(avg(label_rate) OVER before, 0) - 1 AS drift
 FROM rates
-WINDOW before AS (PARTITION BY spacing_class ORDER BY run_date
-                  ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING);
-COMMENT ON VIEW spacing_by_night IS 'what every spacing class did each night, against the same feeds without any class';
+WINDOW before AS (PARTITION BY spacing_class ORDER BY m
+                  RANGE BETWEEN drift_nights PRECEDING AND 1 PRECEDING);
+COMMENT ON VIEW spacing_by_night IS 'what every spacing class did each night, against the same feeds without any class; these are built for measured_users of the users (spacing.measured_share), and scaled to all';
 COMMENT ON COLUMN spacing_by_night.label_rate IS 'share of the candidates that are of the class';
 COMMENT ON COLUMN spacing_by_night.exposure IS 'share of the places that hold a member';
+COMMENT ON COLUMN spacing_by_night.exposure_without IS 'the same without any class: exposure and the difference among measured users';
+COMMENT ON COLUMN spacing_by_night.exposure_margin IS 'half of the 95 % interval of exposure_without; 0 where all users were measured';
 COMMENT ON COLUMN spacing_by_night.neighbours IS 'pairs of neighbours that are both of the class';
-COMMENT ON COLUMN spacing_by_night.positions_lost IS 'by its members together; one that fell off went to the end of the feed';
+COMMENT ON COLUMN spacing_by_night.neighbours_without IS 'the same without any class, scaled from measured users';
+COMMENT ON COLUMN spacing_by_night.positions_lost IS 'by its members together; one that fell off went to the end of the feed; scaled from measured users';
+COMMENT ON COLUMN spacing_by_night.positions_lost_margin IS 'half of its 95 % interval; 0 where all users were measured';
 COMMENT ON COLUMN spacing_by_night.decided IS 'places where another item would stand without the class';
-COMMENT ON COLUMN spacing_by_night.drift IS 'label_rate against its mean over up to seven nights before, less 1';
+COMMENT ON COLUMN spacing_by_night.measured_users IS 'users whose feeds were built without classes too; NULL on old nights, which built all';
+COMMENT ON COLUMN spacing_by_night.trailing_rate IS 'mean of label_rate over those of the drift_nights nights before that had the class; drift_nights as that night was configured';
+COMMENT ON COLUMN spacing_by_night.drift IS 'label_rate against trailing_rate, less 1';
 
 CREATE OR REPLACE VIEW spacing_arms AS
 WITH listed AS (

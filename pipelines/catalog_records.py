@@ -70,7 +70,14 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
     nights = [
         (m.number, m.parent, m.kind, m.date, Moment(m.cutoff), m.seed, m.config_digest, *more)
         for m in chain
-        for more in [(m.embedding_version, m.runner, float(sum(m.seconds.values())))]
+        for more in [
+            (
+                m.embedding_version,
+                m.runner,
+                float(sum(m.seconds.values())),
+                m.config.get("spacing", {}).get("drift_nights"),
+            )
+        ]
     ]
     counts = [(m.date, s, w, n) for m in chain for s, c in m.counts.items() for w, n in c.items()]
     seconds = [(m.date, step, float(s)) for m in chain for step, s in m.seconds.items()]
@@ -89,7 +96,8 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
             {"manifest": "INTEGER", "parent": "INTEGER", "kind": "VARCHAR"}
             | night
             | {"cutoff": _TIME, "seed": "BIGINT", "config_digest": "VARCHAR"}
-            | {"embedding_version": "VARCHAR", "runner": "VARCHAR", "seconds": "DOUBLE"},
+            | {"embedding_version": "VARCHAR", "runner": "VARCHAR", "seconds": "DOUBLE"}
+            | {"drift_nights": "INTEGER"},
             nights,
         ),
         table_sql(

@@ -10,8 +10,9 @@ from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
 from pipelines.spacing.inputs import open_spacing
 from pipelines.steps import add_step, table_of
+from profiling.schema import ints
 from retrieval.feed import rerank_feed
-from retrieval.spacing.measures import measure_spacing
+from retrieval.spacing.measures import measure_spacing, measured_users
 
 
 @dataclass
@@ -35,7 +36,9 @@ def rerank_bucket_feed(bucket: Bucket, plan: NightPlan) -> Bucket:
         result.tables = {"FEED": feed}
         result.rows = (candidates.num_rows, feed.num_rows)
         if spacing.config.works:
+            users = ints(candidates, "user_id")
+            measured = candidates.filter(measured_users(users, spacing.config.measured_share))
             unspaced = spacing.without_classes()
-            before = rerank_feed(candidates, queries, items, plan.config.feed, spacing=unspaced)
+            before = rerank_feed(measured, queries, items, plan.config.feed, spacing=unspaced)
             result.counts = measure_spacing(before, feed, candidates, items, spacing)
     return result.bucket()

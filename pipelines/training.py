@@ -31,7 +31,7 @@ from pipelines.models import (
     models,
 )
 from pipelines.night import library_versions
-from pipelines.pairs import store_pairs
+from pipelines.pairs import StoredPairs, store_pairs
 from pipelines.plan import catalogue_digest, open_items, open_topics
 from pipelines.storage import is_local, unique_name
 from pipelines.warehouse import Warehouse
@@ -101,10 +101,7 @@ def train_model(
     report: Report = lambda progress: None,
 ) -> ModelRecord:
     """Train one model on the nights up to `manifest` and make it visible."""
-    from retrieval.training.train import TrainingInputs, train
-
     root = warehouse.root
-    files = manifest.catalogue
     parent = None if options.fresh else _parent(root, manifest.cutoff, learners)
     work = _work_folder(warehouse, manifest, config, options, learners, parent)
     pairs = store_pairs(warehouse, manifest, config, config.histories, work, learners=learners)
@@ -113,6 +110,29 @@ def train_model(
             f"{root} has no positive engagement of {learners} up to {manifest.date} to learn from; "
             "import some, or see `actions`: one must be positive with a value above 0"
         )
+    trained = _train(warehouse, manifest, config, options, parent, pairs, report)
+    place = work / unique_name("model")
+    trained.save(place)
+    measured = trained.record | {"pairs": pairs.rows}
+    draft = _draft(root, manifest, config, options, learners, parent, measured)
+    made = add_model(root, place, draft)
+    shutil.rmtree(work, ignore_errors=True)
+    return made
+
+
+def _train(
+    warehouse: Warehouse,
+    manifest: Manifest,
+    config: NightConfig,
+    options: TrainOptions,
+    parent: ModelRecord | None,
+    pairs: StoredPairs,
+    report: Report,
+) -> TrainedModel:
+    """The model of these pairs, its checkpoint beside them."""
+    from retrieval.training.train import TrainingInputs, train
+
+    root, files = warehouse.root, manifest.catalogue
     inputs = TrainingInputs(
         pairs,
         open_items(root, files["ITEMS"]),
@@ -121,20 +141,31 @@ def train_model(
         None if parent is None else _trained(root, parent),
     )
     try:
-        trained = train(
+        return train(
             inputs,
             config.training,
             config.model,
             seed=options.seed,
-            checkpoint=work / "checkpoint.npz",
+            checkpoint=pairs.folder / "checkpoint.npz",
             progress=report,
         )
     except FloatingPointError as error:  # of a loss that is no number: an option to be mended
         raise ValueError(str(error)) from error
-    place = work / unique_name("model")
-    trained.save(place)
+
+
+def _draft(
+    root: str,
+    manifest: Manifest,
+    config: NightConfig,
+    options: TrainOptions,
+    learners: Learners,
+    parent: ModelRecord | None,
+    measured: Mapping[str, float | int | str],
+) -> ModelRecord:
+    """The record of a model that is not stored yet."""
     options_used = {"model": asdict(config.model), "training": asdict(config.training)}
-    draft = ModelRecord(
+    items = open_items(root, manifest.catalogue["ITEMS"])
+    return ModelRecord(
         number=0,
         folder=Folder("", ()),
         date=manifest.date,
@@ -143,18 +174,15 @@ def train_model(
         manifest=manifest.number,
         parent=None if parent is None else parent.number,
         seed=options.seed,
-        embedding_version=inputs.items.version,
-        embedding_width=inputs.items.width,
-        catalogue=catalogue_digest(files),
+        embedding_version=items.version,
+        embedding_width=items.width,
+        catalogue=catalogue_digest(manifest.catalogue),
         histories=config.histories,
         config=json.loads(json.dumps(options_used)),  # as it is read back
         code=code_version(),
-        report=_report(trained.record | {"pairs": pairs.rows}),
+        report=_report(measured),
         versions=library_versions(EXTRA),
     )
-    made = add_model(root, place, draft)
-    shutil.rmtree(work, ignore_errors=True)
-    return made
 
 
 def check_extra() -> None:

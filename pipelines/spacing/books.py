@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipelines.manifests import Manifest
 from pipelines.warehouse import Warehouse
-from retrieval.spacing.measures import JOINT, MILLI, step_of
+from retrieval.spacing.measures import JOINT, MILLI, margin, step_of
 
 LEAST_NIGHTS = 3  # before them, a trailing mean says little
 
@@ -40,14 +41,7 @@ def spacing_report(warehouse: Warehouse, manifest: Manifest) -> list[str]:
     lines = [_line(manifest, one) for one in classes if step_of(one) in manifest.counts]
     if not lines:
         return []
-    joint = manifest.counts[JOINT]
-    given_up = (joint["gained_before_milli"] - joint["gained_milli"]) / max(
-        joint["gained_before_milli"], 1
-    )
-    lines.append(
-        f"spacing, all classes: demoted {joint['demoted']:,} of {joint['placed']:,} places, capped "
-        f"{joint['capped']:,}; utility given up {given_up:.2%}"
-    )
+    lines.append(_joint_line(manifest.counts[JOINT]))
     return lines + [str(drift) for drift in drifts(warehouse, manifest)]
 
 
@@ -85,11 +79,36 @@ def _nights_before(warehouse: Warehouse, manifest: Manifest, n: int) -> list[Man
 
 def _line(manifest: Manifest, class_id: str) -> str:
     c = manifest.counts[step_of(class_id)]
-    placed = max(c["placed"], 1)
+    placed, measured = max(c["placed"], 1), max(c.get("measured_placed", c["placed"]), 1)
+    lost = _estimate(c, c["positions_lost"], c.get("positions_lost_squares", 0))
     return (
         f"spacing {class_id}: {c['labelled'] / max(c['candidates'], 1):.2%} of the candidates, "
-        f"{c['placed_labelled_before'] / placed:.2%} of the feed without spacing, "
-        f"{c['placed_labelled'] / placed:.2%} with; neighbours {c['adjacent_before']:,} -> "
-        f"{c['adjacent']:,}; positions lost {c['positions_lost']:,}; decided {c['decided']:,} "
-        f"places; penalty {c['demotion_milli'] / MILLI / placed:.4f} a place"
+        f"{c['placed_labelled_before'] / measured:.2%} of the feed without spacing, "
+        f"{c['placed_labelled'] / placed:.2%} with; neighbours "
+        f"{c['adjacent_before'] / measured:.2%} -> {c['adjacent'] / placed:.2%} of the places; "
+        f"positions lost {lost}; decided {c['decided']:,} places; penalty "
+        f"{c['demotion_milli'] / MILLI / placed:.4f} a place"
     )
+
+
+def _joint_line(joint: Mapping[str, int]) -> str:
+    before = max(joint["gained_before_milli"], 1)
+    given_up = joint["gained_before_milli"] - joint["gained_milli"]
+    line = (
+        f"spacing, all classes: demoted {joint['demoted']:,} of {joint['placed']:,} places, capped "
+        f"{joint['capped']:,}; utility given up {given_up / before:.2%}"
+    )
+    users, measured = joint.get("users", 0), joint.get("measured_users", 0)
+    if measured == users:
+        return line
+    half = margin(given_up, joint["given_up_milli_squares"], measured, users) * measured / users
+    return f"{line} ± {half / before:.2%}, measured on {measured:,} of {users:,} users"
+
+
+def _estimate(counts: Mapping[str, int], total: int, squares: int) -> str:
+    """A sum over all users from the measured ones; nights before this counted all."""
+    users, measured = counts.get("users", 0), counts.get("measured_users", 0)
+    if measured == users:
+        return f"{total:,}"
+    half = margin(total, squares, measured, users)
+    return f"{total * users / max(measured, 1):,.0f} ± {half:,.0f}"

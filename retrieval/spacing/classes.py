@@ -222,6 +222,13 @@ class Spacing:
         0.5, "alarm: change of a class's label rate against its trailing mean", low=0.01, high=10.0
     )
     drift_nights: int = option(7, "nights in that mean; the alarm needs 3", low=3, high=90)
+    measured_share: float = option(
+        0.1,
+        "share of the users, chosen by hash, whose feeds a night builds without any class as well, "
+        "to measure what the classes do; 1 for all, which makes the step half as long again",
+        low=0.001,
+        high=1.0,
+    )
     tables: tuple[LabelTable, ...] = option((), "extra label tables, Parquet or CSV with item_id")
     segments: str = option("", "Parquet or CSV of user_id, segment; '' = no user has a segment")
     segments_digest: str = option("", "of its content; noted when a night reads it")

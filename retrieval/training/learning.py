@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from profiling.options import FORBID_UNKNOWN, check_options, option
+
+_LAST_RATE = 0.02  # of the learning rate's height
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,14 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+def learning_rates(config: TrainingConfig, steps: int) -> npt.NDArray[np.float32]:
+    """(steps,) float32: a line up to the height, then half a cosine down to a fiftieth of it."""
+    warm = int(config.warmup_share * steps)
+    step = np.arange(steps)
+    cosine = 0.5 * (1.0 + np.cos(np.pi * (step - warm) / max(steps - warm, 1)))
+    falling = _LAST_RATE + (1.0 - _LAST_RATE) * cosine
+    share = np.where(step < warm, step / max(warm, 1), falling)
+    rates: npt.NDArray[np.float32] = (config.learning_rate * share).astype(np.float32)
+    return rates

@@ -17,7 +17,6 @@ from retrieval.training import loss as losses
 from retrieval.training.batches import Batch
 from retrieval.training.learning import TrainingConfig
 
-_LAST_RATE = 0.02  # of the learning rate's height
 _DROPOUTS = ("history", "context", "past")
 
 
@@ -192,36 +191,34 @@ class Compiled(NamedTuple):
 
     Attributes:
         optimiser: Its `init(params)` makes the first state.
-        step: `step(params, state, batch, number, key, world) -> params, state, loss`; parameters
-            and state are given up to it. `number` counts from 0, `key` is the seed's.
+        step: `step(params, state, batch, number, rate, key, world) -> params, state, loss`;
+            parameters and state are given up to it. `number` counts from 0, `rate` is its learning
+            rate, float32, `key` is the seed's.
     """
 
     optimiser: Any
-    step: Callable[[Params, Any, Batch, Any, Any, World], tuple[Params, Any, Any]]
+    step: Callable[[Params, Any, Batch, Any, Any, Any, World], tuple[Params, Any, Any]]
 
 
 @lru_cache(maxsize=8)
-def compiled_step(config: TrainingConfig, model: ModelConfig, steps: int) -> Compiled:
-    """The step of these options, compiled once a process; `steps` sets the course of the rate."""
+def compiled_step(config: TrainingConfig, model: ModelConfig) -> Compiled:
+    """The step of these options, compiled once a process, however many steps a training takes."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    height, warm = config.learning_rate, int(config.warmup_share * steps)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0 if warm else height, height, warm, max(steps, warm + 1), _LAST_RATE * height
-    )
-    optimiser = optax.adamw(rate, weight_decay=config.weight_decay)
+    decay = optax.add_decayed_weights(config.weight_decay)
+    optimiser = optax.chain(optax.scale_by_adam(), decay)  # AdamW but for the rate
 
     def step(
-        params: Params, state: Any, batch: Batch, number: Any, key: Any, world: World
+        params: Params, state: Any, batch: Batch, number: Any, rate: Any, key: Any, world: World
     ) -> tuple[Params, Any, Any]:
-        def keep(name: str, array: Any, rate: float) -> Any:
-            if rate == 0:
+        def keep(name: str, array: Any, share: float) -> Any:
+            if share == 0:
                 return array
             place = jax.random.fold_in(jax.random.fold_in(key, number), _DROPOUTS.index(name))
-            kept = jax.random.bernoulli(place, 1 - rate, array.shape)
-            return jnp.where(kept, array / (1 - rate), 0.0)
+            kept = jax.random.bernoulli(place, 1 - share, array.shape)
+            return jnp.where(kept, array / (1 - share), 0.0)
 
         setting = Setting(config, model, keep, jax.lax.stop_gradient)
 
@@ -230,6 +227,7 @@ def compiled_step(config: TrainingConfig, model: ModelConfig, steps: int) -> Com
 
         value, gradient = jax.value_and_grad(objective)(params)
         changes, state = optimiser.update(gradient, state, params)
+        changes = jax.tree.map(lambda change: -rate * change, changes)
         return optax.apply_updates(params, changes), state, value
 
     return Compiled(optimiser, jax.jit(step, donate_argnums=(0, 1)))

@@ -27,7 +27,7 @@ from retrieval.model.trained import TrainedModel
 from retrieval.training.ahead import made_ahead
 from retrieval.training.batches import Batch, BatchMaker, slices_of
 from retrieval.training.heldout import heldout_recall
-from retrieval.training.learning import TrainingConfig
+from retrieval.training.learning import TrainingConfig, learning_rates
 from retrieval.training.objective import Compiled, World, compiled_step, on_device, seed_key
 from retrieval.training.pools import Chunk, Pool, pools
 from retrieval.training.popularity import Popularity
@@ -199,13 +199,20 @@ class Training:
 
     def run(self, checkpoint: Path | None, progress: Callable[[Progress], None]) -> TrainedModel:
         """Train, from the checkpoint on where there is one."""
-        compiled = compiled_step(self.config, self.model, self.steps)
+        compiled = compiled_step(self.config, self.model)
+        rates = learning_rates(self.config, self.steps)
         state = self.begin(compiled, checkpoint)
         shared, key = on_device(self.world), seed_key(self.seed)
         began, per_epoch, losses = perf_counter(), sum(self.steps_of_pool), [math.nan]
         for epoch, batch in made_ahead(self.batches(state.step)):
             state.params, state.optimiser, loss = compiled.step(
-                state.params, state.optimiser, batch, np.int32(state.step), key, shared
+                state.params,
+                state.optimiser,
+                batch,
+                np.int32(state.step),
+                rates[state.step],
+                key,
+                shared,
             )
             state.step += 1
             state.losses.append(loss)

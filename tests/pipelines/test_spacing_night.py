@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,7 @@ from profiling.tables import ITEMS
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig, rerank_feed
 from retrieval.spacing.labels import ItemLabels, feed_spacing
+from retrieval.spacing.measures import margin, measured_users
 from selection.experiments import Arm, Experiment
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_world import WIDTH, day, engagements_table, items_table, serve
@@ -43,6 +45,7 @@ CONFIG = NightConfig(
     experiment=Experiment(name="spacing", arms=(Arm("off", 0.5), Arm("on", 0.5))),
 )
 SPACING = """\
+measured_share: 0.8
 diversity: {gamma: 0.1, window: 4}
 tables:
 - {name: quality, path: quality.parquet}
@@ -144,8 +147,14 @@ def test_the_books_say_what_each_class_did(spaced: Any) -> None:
     assert counts["placed"] == len(feed)
     assert counts["placed_labelled"] == sum("gore" in row["spacing_classes"] for row in feed)
     assert counts["decided"] == sum("gore" in row["decided_by"] for row in feed)
-    assert counts["adjacent"] < counts["adjacent_before"]
+    everywhere = nights[1].counts["spacing topic_2"]
+    assert everywhere["measured_adjacent"] < everywhere["adjacent_before"]
     assert counts["positions_lost"] > 0
+    who = np.unique([row["user_id"] for row in feed])
+    some = who[measured_users(who, 0.8)].tolist()
+    assert (counts["users"], counts["measured_users"]) == (len(who), len(some))
+    assert 0 < len(some) < len(who)
+    assert counts["measured_placed"] == sum(row["user_id"] in some for row in feed)
     lines = spacing_report(warehouse, nights[1])
     assert [line.split(":")[0] for line in lines] == [
         *(f"spacing {name}" for name in IDS), "spacing, all classes",
@@ -159,6 +168,36 @@ def test_the_books_say_what_each_class_did(spaced: Any) -> None:
     assert row["trailing_rate"] == before["labelled"] / before["candidates"]
     assert row["drift"] == pytest.approx(row["label_rate"] / row["trailing_rate"] - 1)
     assert by_night[(day(0), "gore")]["drift"] is None
+    n, users = counts["measured_users"], counts["users"]
+    half = margin(counts["positions_lost"], counts["positions_lost_squares"], n, users)
+    assert row["positions_lost"] == pytest.approx(counts["positions_lost"] * users / n)
+    assert row["positions_lost_margin"] == pytest.approx(half)
+    gap = counts["placed_labelled_before"] - counts["measured_labelled"]
+    assert row["exposure_without"] - row["exposure"] == pytest.approx(
+        gap / counts["measured_placed"]
+    )
+    half = margin(gap, counts["labelled_squares"], n, users) * n / users
+    assert row["exposure_margin"] == pytest.approx(half / counts["measured_placed"])
+    assert f"measured on {n} of {users} users" in lines[-1]
+
+
+def test_the_view_looks_back_as_many_nights_as_are_configured(spaced: Any, tmp_path: Path) -> None:
+    warehouse, nights = spaced
+    shutil.copytree(warehouse.root, tmp_path / "w")
+    copied, last = Warehouse.open(str(tmp_path / "w")), nights[1]
+    for i, labelled in enumerate([100, 200, 300, 400, 500]):
+        counts = {**nights[1].counts, "spacing gore": nights[1].counts["spacing gore"]
+                  | {"candidates": 1000, "labelled": labelled}}  # fmt: skip
+        if i == 1:
+            del counts["spacing gore"]  # the class was switched off: its night counts all the same
+        config = last.config | {"spacing": last.config["spacing"] | {"drift_nights": 3}}
+        draft = replace(nights[1], number=last.number + 1, parent=last.number, date=day(2 + i),
+                        counts=counts, config=config, inputs=())  # fmt: skip
+        last = copied.publish(draft, last.number)
+    found = query_rows(copied, "SELECT * FROM spacing_by_night", last).to_pylist()
+    rates = {r["run_date"]: r["trailing_rate"] for r in found if r["spacing_class"] == "gore"}
+    assert rates[day(6)] == pytest.approx((0.3 + 0.4) / 2)
+    assert rates[day(5)] == pytest.approx((0.1 + 0.3) / 2)
 
 
 def test_arms_are_compared_per_class(spaced: Any) -> None:

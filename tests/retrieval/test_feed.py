@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiling.items import Items
-from retrieval.feed import FeedConfig, config_version, rerank_feed
+from retrieval.feed import FeedConfig, _sorted_by, config_version, rerank_feed
 from retrieval.spacing.utility import Pool, order_by_relevance, order_feeds, order_greedily
 from retrieval.tables import CANDIDATES, FEED
 from selection.tables import QUERIES
@@ -378,3 +378,12 @@ def test_invariants(seed, size, merge):
             assert told == {entry for entry in found if entry[1] == row["item_id"]}
             assert row["draw_id"] == row["draws"][0]["draw_id"]
             assert row["draws"][0]["rank"] == min(entry["rank"] for entry in row["draws"])
+
+
+def test_pairs_are_sorted_as_one_key_as_by_two() -> None:
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, 50, (500, 2)), axis=0)
+    first, second = rng.permutation(pairs).T
+    for scale in (1, 1 << 57):  # the greater does not fit into one key
+        found = _sorted_by(first * scale, second)
+        assert found.tolist() == np.lexsort((second, first)).tolist()

@@ -24,7 +24,7 @@ from retrieval.spacing.classes import (
 from retrieval.spacing.diversity import Diversity, EmbeddingPart
 from retrieval.spacing.explain import explain_position
 from retrieval.spacing.labels import ItemLabels, feed_spacing
-from retrieval.spacing.measures import measure_spacing, step_of
+from retrieval.spacing.measures import margin, measure_spacing, measured_users, step_of
 from retrieval.spacing.terms import FeedSpacing
 from tests.retrieval.test_feed import DAY, random_draws, tables
 
@@ -215,14 +215,59 @@ def test_what_classes_do_is_measured_by_hand() -> None:
     assert after["item_id"].to_pylist() == [103, 106, 104, 109]
     counts = measure_spacing(before, after, candidates, ITEMS, spacing)
     assert counts[step_of("topic")] == {
-        "candidates": 5, "labelled": 3, "placed": 4, "placed_labelled": 3,
-        "placed_labelled_before": 3, "adjacent": 1, "adjacent_before": 2, "positions_lost": 1,
-        "decided": 1, "demotion_milli": 550,
+        "users": 1, "measured_users": 1, "candidates": 5, "labelled": 3, "placed": 4,
+        "placed_labelled": 3, "adjacent": 1, "decided": 1, "demotion_milli": 550,
+        "measured_placed": 4, "measured_labelled": 3, "placed_labelled_before": 3,
+        "labelled_squares": 0, "measured_adjacent": 1, "adjacent_before": 2, "positions_lost": 1,
+        "positions_lost_squares": 1,
     }  # fmt: skip
     assert counts["spacing"] == {
+        "users": 1, "measured_users": 1,
         "placed": 4, "demoted": 2, "capped": 0, "demotion_milli": 550,
-        "gained_before_milli": 3200, "gained_milli": 3200,
+        "gained_before_milli": 3200, "gained_milli": 3200, "given_up_milli_squares": 0,
     }  # fmt: skip
+
+
+def test_of_some_measured_users_the_books_are_theirs_and_add_up_over_any_sharding() -> None:
+    candidates, queries = tables(random_draws(3))
+    spacing = prepared(TOPIC, GORE, diversity=Diversity(0.1, 3))
+    users = candidates["user_id"].to_numpy()
+
+    def books(of: np.ndarray, measured: np.ndarray) -> dict[str, dict[str, int]]:
+        mine, some = (candidates.filter(np.isin(users, who)) for who in (of, measured))
+        feeds = [
+            rerank_feed(part, queries, ITEMS, FeedConfig(size=9), spacing=how)
+            for part, how in ((some, spacing.without_classes()), (mine, spacing))
+        ]
+        return measure_spacing(*feeds, mine, ITEMS, spacing)
+
+    everyone = np.unique(users)
+    some = everyone[::2]
+    found, whole, alone = books(everyone, some), books(everyone, everyone), books(some, some)
+    for step, counts in found.items():
+        for name, count in counts.items():
+            theirs = name.startswith(("measured", "placed_labelled_before", "adjacent_before",
+                                      "positions", "gained", "given", "labelled_sq"))  # fmt: skip
+            assert count == (alone if theirs else whole)[step][name], (step, name)
+    assert found[step_of("topic")]["positions_lost"] > 0
+    halves = [books(everyone[:3], everyone[:2]), books(everyone[3:], everyone[3:4])]
+    both = books(everyone, everyone[[0, 1, 3]])
+    for step, counts in both.items():
+        for name, count in counts.items():
+            assert abs(count - sum(half[step][name] for half in halves)) <= ("milli" in name)
+
+
+def test_the_margin_of_measured_users_covers_the_sum_over_all() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        values = rng.lognormal(1.0, 0.8, 500)
+        some = values[measured_users(rng.integers(1 << 62, size=500), 0.2)]
+        half = margin(some.sum(), (some**2).sum(), len(some), 500)
+        covered += abs(some.mean() * 500 - values.sum()) < half
+    assert 0.91 < covered / 400 < 0.98
+    assert margin(7.0, 49.0, 500, 500) == 0.0
+    assert np.isnan(margin(7.0, 49.0, 1, 500))
 
 
 def test_an_item_that_fell_off_the_feed_lost_its_way_to_the_end() -> None:

@@ -14,11 +14,12 @@ import pytest
 from retrieval.model import checkpoint as checkpoints
 from retrieval.model.towers import ModelConfig
 from retrieval.model.trained import TrainedModel
-from retrieval.training.learning import TrainingConfig
+from retrieval.training import objective
+from retrieval.training.learning import TrainingConfig, learning_rates
 from retrieval.training.objective import compiled_step
 from retrieval.training.pools import Chunk
 from retrieval.training.train import Progress, Training, train
-from tests.retrieval.model_world import CUTOFFS, MODEL, TRAINING, catalogue, chunk, inputs
+from tests.retrieval.model_world import CUTOFFS, MODEL, N_USERS, TRAINING, catalogue, chunk, inputs
 
 pytest.importorskip("jax")
 pytest.importorskip("optax")
@@ -30,7 +31,20 @@ def same(left: TrainedModel, right: TrainedModel) -> bool:
 
 def begun(training: Training) -> Any:
     """Its state before the first step."""
-    return training.begin(compiled_step(training.config, training.model, training.steps), None)
+    return training.begin(compiled_step(training.config, training.model), None)
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.0, 7), (0.25, 40), (1.0, 5), (0.05, 1)])
+def test_the_rate_is_the_kept_library_s_warm_up_and_cosine(warmup: float, steps: int) -> None:
+    import optax
+
+    config = replace(TRAINING, learning_rate=0.3, warmup_share=warmup)
+    warm = int(warmup * steps)
+    theirs = optax.warmup_cosine_decay_schedule(
+        0.0 if warm else 0.3, 0.3, warm, max(steps, warm + 1), 0.02 * 0.3
+    )
+    found = learning_rates(config, steps)
+    assert found == pytest.approx([float(theirs(i)) for i in range(steps)], rel=1e-5, abs=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +64,16 @@ def test_training_lowers_the_loss_and_reports_it(
     assert model.cutoff == CUTOFFS[-1]
     assert model.record["steps"] == 20
     assert model.record["heldout_recall_100"] == seen[-1].recall
+
+
+def test_a_training_of_another_number_of_steps_compiles_nothing_anew(
+    trained: tuple[TrainedModel, list[Progress]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[int] = []
+    monkeypatch.setattr(objective, "batch_loss", lambda *args: traced.append(1))
+    fewer = train(inputs(source=[chunk(range(N_USERS // 2))]), TRAINING, MODEL, seed=5)
+    assert fewer.record["steps"] < trained[0].record["steps"]
+    assert traced == []
 
 
 def test_one_seed_gives_one_model_and_another_another(
