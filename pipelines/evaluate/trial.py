@@ -212,7 +212,7 @@ def entry_row(comparison: Comparison, entry: Entry, served: int) -> dict[str, An
 
 
 def _figures(comparison: Comparison, name: str) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for figure in FIGURES:
         value = comparison.figure(name, figure)
         assert value is not None  # every user has something to find

@@ -42,8 +42,8 @@ def headline(found: dict[str, Any]) -> str:
 def meaning(found: dict[str, Any]) -> str:
     """How the figures are defined."""
     return (
-        f"n: number of vectors. relevance: share of the new items at cosine {found['threshold']:g} or more to the "
-        "nearest of the vectors. recall: share found where the vectors ask for "
+        "n: number of vectors. relevance: share of the new items at cosine "
+        f"{found['threshold']:g} or more to the nearest of the vectors. recall: share found where the vectors ask for "
         f"{found['candidates']} unmet items in equal parts. cosine: mean to the nearest vector, "
         f"times 100. Means over {found['draws']} draws; intervals by resampling users. Published "
         "lifts are of another relevance, on other data: compare their order."
