@@ -43,7 +43,8 @@ def meaning(found: dict[str, Any]) -> str:
     """How the figures are defined."""
     return (
         "n: number of vectors. relevance: share of the new items at cosine "
-        f"{found['threshold']:g} or more to the nearest of the vectors. recall: share found where the vectors ask for "
+        f"{found['threshold']:g} or more to the nearest of the vectors. "
+        "recall: share found where the vectors ask for "
         f"{found['candidates']} unmet items in equal parts. cosine: mean to the nearest vector, "
         f"times 100. Means over {found['draws']} draws; intervals by resampling users. Published "
         "lifts are of another relevance, on other data: compare their order."

@@ -96,7 +96,7 @@ class Histories:
         last = np.maximum.reduceat(self.last_at(), self.offsets[:-1])
         as_of = np.repeat(last, self.sizes)[self.member]
         decayed = self.worth * importance_weights(self.at, as_of, decay_per_day)
-        return np.bincount(self.member, decayed, len(self.rows))
+        return np.asarray(np.bincount(self.member, decayed, len(self.rows)), np.float64)
 
 
 class Partition(NamedTuple):
