@@ -12,9 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from numba import njit
-from scipy.cluster.hierarchy import linkage
-from sklearn import config_context
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from profiling.actions import Actions, action_codes
@@ -127,6 +124,9 @@ def complete_linkage(histories: Histories, vectors: FloatMatrix, sizes: IntArray
 
     On unit vectors the largest distance within a pair of clusters orders as the least cosine.
     """
+    # Both libraries are imported where they are used: every command would wait for them.
+    from scipy.cluster.hierarchy import linkage
+
     labels = np.empty(len(histories.rows), np.int64)
     for low, high, k in _users(histories, sizes):
         if _is_settled(labels[low:high], k):
@@ -141,6 +141,9 @@ def k_means(histories: Histories, vectors: FloatMatrix, sizes: IntArray, seed: i
 
     Equal members can leave a user fewer clusters.
     """
+    from sklearn import config_context
+    from sklearn.cluster import KMeans
+
     labels = np.empty(len(histories.rows), np.int64)
     seeds = hash64(seed, "k-means", histories.users) % np.uint64(_SEEDS)
     with threadpool_limits(1), config_context(assume_finite=True, skip_parameter_validation=True):
