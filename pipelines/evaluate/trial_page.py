@@ -85,7 +85,7 @@ def _orderings(found: dict[str, Any]) -> Section:
             for row in found["orderings"]
             if row["figure"] == figure
         ]
-        chart = interval_chart(intervals, label=f"{figure}, the first less the second")
+        chart = interval_chart(intervals, label=f"{figure}: difference")
         pictures.append(Picture(chart, "Green: as the paper reports; red: the other way round."))
     grid = grid_of(
         "The paper's orderings", ORDERING_COLUMNS, ordering_cells(found), ORDERING_COLUMNS[2:5]
