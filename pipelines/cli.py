@@ -12,7 +12,12 @@ from rich.console import Console
 from pipelines.catalog import query, write_catalog
 from pipelines.config import NightConfig, render_config
 from pipelines.demo import DemoOptions, run_demo
-from pipelines.evaluate import StudyOptions, evaluate_retrieval
+from pipelines.evaluate import (
+    StudyOptions,
+    TrialOptions,
+    evaluate_profiles,
+    evaluate_retrieval,
+)
 from pipelines.failures import CommandGroup, quiet_beam
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
@@ -207,6 +212,49 @@ def retrieval(  # noqa: PLR0913 (one option a decision)
         _date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
     )
     evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
+
+
+@evaluating.command("profiles")
+def profiles(  # noqa: PLR0913 (one option a decision)
+    warehouse: WarehouseOption,
+    until: Annotated[
+        str | None,
+        typer.Option(help="last day of the histories; the log's last less --days by default"),
+    ] = None,
+    days: Annotated[int, typer.Option(help="days after it to judge by")] = TrialOptions.days,
+    action: Annotated[
+        list[str] | None, typer.Option(help="what counts as liked; every positive action if none")
+    ] = None,
+    representatives: Annotated[
+        int, typer.Option(help="vectors that stand for a user, 1 to 7")
+    ] = TrialOptions.representatives,
+    candidates: Annotated[
+        int, typer.Option(help="items asked for a user, over all vectors")
+    ] = TrialOptions.candidates,
+    threshold: Annotated[
+        float, typer.Option(help="least cosine of what is relevant")
+    ] = TrialOptions.threshold,
+    draws: Annotated[
+        int, typer.Option(help="draws of interests to average over")
+    ] = TrialOptions.draws,
+    users: Annotated[int, typer.Option(help="users at most, chosen by hash")] = TrialOptions.users,
+    seed: Annotated[int, typer.Option(help="of draws, k-means, users")] = TrialOptions.seed,
+    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
+) -> None:
+    """Compare what can stand for a user, clusters and others, by what the user liked next."""
+    options = TrialOptions(
+        None if until is None else _date(until),
+        days,
+        tuple(action or ()),
+        representatives,
+        candidates,
+        threshold,
+        draws,
+        users,
+        seed,
+    )
+    evaluate_profiles(Warehouse.open(warehouse), options, format=format, out=out)
 
 
 @app.command()

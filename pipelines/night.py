@@ -30,7 +30,7 @@ from importlib.metadata import version
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.buckets import JobRecord, ReadTables, WriteTables
@@ -45,6 +45,7 @@ from pipelines.profiles import BuildProfiles
 from pipelines.progress import progress_bars
 from pipelines.queries import SelectQueries
 from pipelines.rewards import TallyRewards
+from pipelines.runner_options import RunnerOptions
 from pipelines.serving import Serving, plan_serving, serving_digest
 from pipelines.shuffle import IntoBuckets
 from pipelines.storage import exists, join, list_names, read_bytes, remove_files, remove_paths
@@ -97,7 +98,7 @@ def check_beam_args(args: tuple[str, ...]) -> None:
     logging.disable(logging.WARNING)  # Beam's own, of what is refused here
     try:
         with redirect_stderr(complaint):
-            options = PipelineOptions(list(args))
+            options = RunnerOptions(list(args))
             known = set(options.get_all_options())
             every = set(options.get_all_options(retain_unknown_options=True))
     except SystemExit:  # argparse printed its whole usage, then the problem
@@ -271,7 +272,7 @@ def run_job(plan: NightPlan, run: RunOptions, name: str, build: Build) -> JobRec
     """Run one blocking job, or take up what a finished one left: its record is the resume point."""
     record, started = join(staged(plan), f"{name}.json"), time.perf_counter()
     if not exists(record):
-        options = PipelineOptions(list(run.beam_args))
+        options = RunnerOptions(list(run.beam_args))
         if endpoint := options.view_as(PortableOptions).job_endpoint:
             check_endpoint(endpoint)
         runner = None if options.view_as(StandardOptions).runner else FnApiRunner()

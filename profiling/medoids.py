@@ -129,3 +129,19 @@ def group_members(groups: IntArray, n_groups: int) -> tuple[IntArray, IntArray]:
         order[ends[groups[m]]] = m
         ends[groups[m]] += 1
     return order, offsets
+
+
+def number_groups(labels: IntArray, offsets: IntArray) -> tuple[IntArray, IntArray]:
+    """Labels that count from 0 within each user, as groups that count over all of them.
+
+    Args:
+        labels: (m,) int64.
+        offsets: (u + 1,) int64 bounds of the users' members; every user has some.
+
+    Returns:
+        (m,) int64 group of every member, and (u + 1,) int64 bounds of the users' groups.
+    """
+    starts, sizes = offsets[:-1], np.diff(offsets)
+    n_groups = np.maximum.reduceat(labels, starts) + 1 if len(starts) else sizes
+    bounds = np.r_[0, np.cumsum(n_groups)].astype(np.int64)
+    return labels + np.repeat(bounds[:-1], sizes), bounds

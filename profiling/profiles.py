@@ -25,7 +25,13 @@ from profiling.decay import importance_weights
 from profiling.history import ProfileConfig, positive_events, read_back
 from profiling.identity import Clusters, Lineage, no_clusters, trace_lineage
 from profiling.items import Items
-from profiling.medoids import ClusterSums, cluster_medoids, group_members, sum_engagements
+from profiling.medoids import (
+    ClusterSums,
+    cluster_medoids,
+    group_members,
+    number_groups,
+    sum_engagements,
+)
 from profiling.schema import FloatArray, IntArray, group_offsets, ints, sort_rows
 from profiling.tables import PAST_PROFILES, PROFILES
 from profiling.ward import ward_labels_batch
@@ -199,7 +205,8 @@ def _build_version(
     bounds = group_offsets(events.user)
     members = _Members.read(events, bounds, items, config)
     users = all_users[events.user[bounds[:-1]]][members.of_users]
-    groups, user_offsets = _group(members, items, config.alpha)
+    labels = ward_labels_batch(members.offsets, members.rows, items.vectors, config.alpha)
+    groups, user_offsets = number_groups(labels, members.offsets)
     as_of = np.maximum.reduceat(events.at, bounds[:-1])
     worth = np.array([a.importance for a in actions])[events.code] * importance_weights(
         events.at, np.repeat(as_of, np.diff(bounds)), config.importance_decay
@@ -225,15 +232,6 @@ def _build_version(
             **_cluster_columns(new, sums, lineage),
         }
     )
-
-
-def _group(members: _Members, items: Items, alpha: float) -> tuple[IntArray, IntArray]:
-    """(m,) cluster of every member, counted over all users, and (u + 1,) bounds of the users'."""
-    labels = ward_labels_batch(members.offsets, members.rows, items.vectors, alpha)
-    starts, sizes = members.offsets[:-1], np.diff(members.offsets)
-    n_clusters = np.maximum.reduceat(labels, starts) + 1 if len(starts) else sizes
-    user_offsets = np.r_[0, np.cumsum(n_clusters)].astype(np.int64)
-    return labels + np.repeat(user_offsets[:-1], sizes), user_offsets
 
 
 def _clusters(

@@ -27,9 +27,10 @@ class EventLog:
     """What landed before an end.
 
     Attributes:
-        positives: (user_id, item_id, at int64 microseconds) engagements that count as liked.
-        known: The same of everything that a user was shown or engaged with; what was shown before
-            the log begins, at an unknown time, stands at the least int64.
+        positives: (user_id, item_id, at int64 microseconds, action, event_id) of engagements that
+            count as liked.
+        known: (user_id, item_id, at) of everything that a user was shown or engaged with; what was
+            shown before the log begins, at an unknown time, stands at the least int64.
     """
 
     positives: pa.Table
@@ -55,7 +56,7 @@ def read_log(warehouse: Warehouse, names: Sequence[str], end: int) -> EventLog:
         end: Exclusive, microseconds.
     """
     period = (-(1 << 62), end - 1)
-    columns = {"ENGAGEMENTS": (*_PAIR, "at", "action"), "IMPRESSIONS": (*_PAIR, "at")}
+    columns = {"ENGAGEMENTS": (*_PAIR, "at", "action", "event_id"), "IMPRESSIONS": (*_PAIR, "at")}
     read = {
         name: pa.concat_tables(
             [
@@ -73,9 +74,9 @@ def read_log(warehouse: Warehouse, names: Sequence[str], end: int) -> EventLog:
     liked = pc.is_in(engagements["action"], value_set=pa.array(list(names), pa.string()))
     always = pa.concat_tables(exposures)
     never = pa.repeat(pa.scalar(period[0], pa.int64()), always.num_rows)
-    events = [engagements.drop_columns(["action"]), _timed(read["IMPRESSIONS"])]
+    events = [engagements.select([*_PAIR, "at"]), _timed(read["IMPRESSIONS"])]
     return EventLog(
-        positives=engagements.filter(liked).drop_columns(["action"]),
+        positives=engagements.filter(liked),
         known=pa.concat_tables([*events, always.append_column("at", never)]),
     )
 

@@ -36,10 +36,10 @@ def print_study(found: dict[str, Any], console: Console, out: Path | None) -> No
     console.width = max(console.width, WIDTH)
     console.print(headline(found), highlight=False)
     rows = [row_cells(row, found["reference"]) for row in found["rows"]]
-    _print_table(console, f"Percent; reference {found['reference']}", main_columns(), rows)
+    print_table(console, f"Percent; reference {found['reference']}", main_columns(), rows)
     console.print(MEANING, style="dim", highlight=False)
     for title, columns, rows in side_tables(found):
-        _print_table(console, title, columns, rows)
+        print_table(console, title, columns, rows)
     if out is not None:
         console.print(f"The same with pictures: {out / 'retrieval.html'}", highlight=False)
 
@@ -50,7 +50,7 @@ def headline(found: dict[str, Any]) -> str:
         f"Trained until {found['train_until']}, judged by {', '.join(found['actions'])} on the "
         f"{found['days']} days after: {found['users']:,} users, {found['positives']:,} new items "
         f"they liked, of {found['items']:,}. Conditions are those of the {found['slots']:,} "
-        f"queries that the night drew; they cover {_percent(found['condition_cover'])} % "
+        f"queries that the night drew; they cover {share(found['condition_cover'])} % "
         "of the positives."
     )
 
@@ -69,8 +69,8 @@ def side_tables(found: dict[str, Any]) -> list[SideTable]:
 
 def row_cells(row: dict[str, Any], reference: str) -> tuple[str, ...]:
     """One arm of the main table."""
-    cells = [_percent(row.get(name)) for name, _ in COLUMNS]
-    interval = _range(row["low"], row["high"])
+    cells = [share(row.get(name)) for name, _ in COLUMNS]
+    interval = range_text(row["low"], row["high"])
     against = ("", "") if row["arm"] == reference else difference_cells(row, "difference")
     return (row["arm"], *cells[:2], interval, *cells[2:], *against)
 
@@ -105,8 +105,8 @@ def _leakage_table(rows: list[dict[str, Any]]) -> SideTable:
         [
             (
                 row["arm"],
-                _percent(row["real"]),
-                _percent(row["oracle"]),
+                share(row["real"]),
+                share(row["oracle"]),
                 *difference_cells(row, "gap"),
                 *difference_cells(row, "leak"),
             )
@@ -123,8 +123,8 @@ def _thresholds_table(rows: list[dict[str, Any]]) -> SideTable:
             (
                 row["arm"],
                 f"{row['threshold']:g}",
-                _percent(row["hit_rate_100"]),
-                _percent(row["topic_match"]),
+                share(row["hit_rate_100"]),
+                share(row["topic_match"]),
             )
             for row in rows
         ],
@@ -136,7 +136,7 @@ def _random_topics_table(rows: list[dict[str, Any]]) -> SideTable:
         "Topic match where every slot is held to a random topic of 100 items or more",
         ("arm", "match", "95 %"),
         [
-            (row["arm"], _percent(row["topic_match"]), interval_text(row, "topic_match"))
+            (row["arm"], share(row["topic_match"]), interval_text(row, "topic_match"))
             for row in rows
         ],
     )
@@ -151,10 +151,10 @@ def _sweep_table(rows: list[dict[str, Any]]) -> SideTable:
                 row["varied"],
                 str(row["value"]),
                 row["arm"],
-                _percent(row["hit_rate_100"]),
-                _range(row["low"], row["high"]),
-                _percent(row["topic_match"]),
-                _percent(row["oracle"]),
+                share(row["hit_rate_100"]),
+                range_text(row["low"], row["high"]),
+                share(row["topic_match"]),
+                share(row["oracle"]),
             )
             for row in rows
         ],
@@ -163,16 +163,18 @@ def _sweep_table(rows: list[dict[str, Any]]) -> SideTable:
 
 def interval_text(row: dict[str, Any], name: str) -> str:
     """The interval of a share, percent."""
-    return _range(row[f"{name}_low"], row[f"{name}_high"])
+    return range_text(row[f"{name}_low"], row[f"{name}_high"])
 
 
-def _range(low: float | None, high: float | None) -> str:
+def range_text(low: float | None, high: float | None) -> str:
+    """An interval, in percent."""
     return "" if low is None or high is None else f"{100 * low:.1f}..{100 * high:.1f}"
 
 
-def _print_table(
+def print_table(
     console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]
 ) -> None:
+    """A table under its title, the first column flush left."""
     console.print(f"\n{title}", style="bold", highlight=False)
     table = Table(box=None, pad_edge=False)
     for place, name in enumerate(columns):
@@ -182,5 +184,6 @@ def _print_table(
     console.print(table)
 
 
-def _percent(value: float | None) -> str:
+def share(value: float | None) -> str:
+    """A share, in percent."""
     return "" if value is None else f"{100 * value:.1f}"

@@ -91,8 +91,7 @@ def hold_out(queries: pa.Table, later: pa.Table, earlier: pa.Table, items: Items
     queries = queries.filter(pa.array(queries["surface"].to_numpy() == (surfaces or [""])[0]))
     queries = sort_rows(queries, ("user_id", "slot"))
     users = np.unique(ints(queries, "user_id"))
-    known = _lists(users, earlier, items)
-    positives = _less(_lists(users, later, items), known, len(items.ids))
+    positives, known = split_pairs(users, later, earlier, items)
     kept = np.diff(positives.offsets) > 0
     if not kept.any():
         raise ValueError(
@@ -101,6 +100,21 @@ def hold_out(queries: pa.Table, later: pa.Table, earlier: pa.Table, items: Items
             "earlier day, more days, or other actions"
         )
     return HeldOut(users, positives, known, queries, len(items.ids)).take(kept)
+
+
+def split_pairs(
+    users: IntArray, later: pa.Table, earlier: pa.Table, items: Items
+) -> tuple[Lists, Lists]:
+    """Item rows of each of the ascending `users`: those of `later` not in `earlier`, and `earlier`.
+
+    Args:
+        users: (u,) int64 ids, ascending.
+        later: (user_id, item_id) after a cut-off, any order and number.
+        earlier: The same before it.
+        items: The catalogue; what is not in it is left out.
+    """
+    known = _lists(users, earlier, items)
+    return _less(_lists(users, later, items), known, len(items.ids)), known
 
 
 def with_oracle_conditions(held_out: HeldOut, items: Items, seed: int) -> HeldOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipelines.cli import main
 from pipelines.config import NightConfig, render_config
 from pipelines.fingerprint import fingerprint
 from pipelines.landing import land
+from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night, run_nights
 from pipelines.storage import HashingSink
@@ -62,13 +64,36 @@ run_night(Warehouse.open(sys.argv[1]), date, RunOptions(progress=False))
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def one_night(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """After the first night; copy it to change it."""
+    warehouse = make(tmp_path_factory.mktemp("one") / "w")
+    run_night(warehouse, day(0), QUIET)
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def two_nights(one_night: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """After the second; copy it to change it."""
+    warehouse = copied(one_night, tmp_path_factory.mktemp("two") / "w")
+    run_night(warehouse, day(1), QUIET)
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def untouched(two_nights: Warehouse) -> dict[str, str]:
     """Fingerprint of the second of two nights that nothing disturbed."""
-    warehouse = make(tmp_path_factory.mktemp("untouched") / "w")
-    run_nights(warehouse, [day(0), day(1)], QUIET)
+    return fingerprint(two_nights, head_of(two_nights))
+
+
+def copied(warehouse: Warehouse, path: Path) -> Warehouse:
+    shutil.copytree(warehouse.root, path)
+    return Warehouse.open(str(path))
+
+
+def head_of(warehouse: Warehouse) -> Manifest:
     head = warehouse.head()
     assert head is not None
-    return fingerprint(warehouse, head)
+    return head
 
 
 @pytest.mark.parametrize(
@@ -80,10 +105,9 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ],
 )
 def test_kill_9_in_any_job_leaves_the_old_night_and_the_rerun_gives_the_same_rows(
-    module: str, function: str, tmp_path: Path, untouched: dict[str, str]
+    module: str, function: str, tmp_path: Path, one_night: Warehouse, untouched: dict[str, str]
 ) -> None:
-    warehouse = make(tmp_path / "w")
-    first = run_night(warehouse, day(0), QUIET)
+    warehouse, first = copied(one_night, tmp_path / "w"), head_of(one_night)
     code = KILLED.format(module=module, function=function)
     arguments = [sys.executable, "-c", code, warehouse.root, str(day(1))]
     killed = subprocess.run(arguments, cwd=Path(__file__).parents[2], check=False)
@@ -154,9 +178,10 @@ main()
 """
 
 
-def test_of_two_processes_at_once_one_publishes(tmp_path: Path, untouched: dict[str, str]) -> None:
-    warehouse = make(tmp_path / "w")
-    first = run_night(warehouse, day(0), QUIET)
+def test_of_two_processes_at_once_one_publishes(
+    tmp_path: Path, one_night: Warehouse, untouched: dict[str, str]
+) -> None:
+    warehouse, first = copied(one_night, tmp_path / "w"), head_of(one_night)
     a, b = str(tmp_path / "a"), str(tmp_path / "b")
     words = ["night", "-w", warehouse.root, "--date", str(day(1))]
     started = [
@@ -174,8 +199,7 @@ def test_of_two_processes_at_once_one_publishes(tmp_path: Path, untouched: dict[
     assert sorted(codes) == [0, 2], said
     assert "nothing of this run is visible: run it again" in said[codes.index(2)]
     assert "Traceback" not in said[codes.index(2)]
-    head = warehouse.head()
-    assert head is not None
+    head = head_of(warehouse)
     assert [m.number for m in warehouse.manifests()] == [first.number, head.number]
     assert fingerprint(warehouse, head) == untouched
 
@@ -199,9 +223,10 @@ def test_of_two_nights_at_once_the_second_is_refused(
     assert len(warehouse.manifests()) == 1
 
 
-def test_a_gap_between_nights_is_refused_with_the_cure(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    run_night(warehouse, day(0), QUIET)
+def test_a_gap_between_nights_is_refused_with_the_cure(
+    tmp_path: Path, one_night: Warehouse
+) -> None:
+    warehouse = copied(one_night, tmp_path / "w")
     with pytest.raises(ValueError, match=rf"leave out 2 nights.*--from {day(1)} --to {day(3)}"):
         run_night(warehouse, day(3), QUIET)
     assert run_night(warehouse, day(3), QUIET, allow_gap=True).date == day(3)
@@ -220,9 +245,10 @@ def test_a_date_before_the_first_night_is_refused(tmp_path: Path) -> None:
         run_night(warehouse, day(0), QUIET)
 
 
-def test_a_night_without_new_rows_still_closes_what_is_ripe(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    run_nights(warehouse, [day(0), day(1)], QUIET)
+def test_a_night_without_new_rows_still_closes_what_is_ripe(
+    tmp_path: Path, two_nights: Warehouse
+) -> None:
+    warehouse = copied(two_nights, tmp_path / "w")
     before = warehouse.read("OPEN").num_rows
     manifest = run_night(warehouse, day(2), QUIET)
     assert before > 0
@@ -241,9 +267,10 @@ def edited(table: pa.Table, column: str, values: list[object]) -> pa.Table:
     return table.set_column(place, table.schema.field(place), pa.array(values, table[column].type))
 
 
-def test_bad_rows_are_refused_with_their_reason_and_the_rest_counts(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    run_nights(warehouse, [day(0), day(1)], QUIET)
+def test_bad_rows_are_refused_with_their_reason_and_the_rest_counts(
+    tmp_path: Path, two_nights: Warehouse
+) -> None:
+    warehouse = copied(two_nights, tmp_path / "w")
     shown = foreign_impressions(2, 2, own_actions=True)
     strange = shown.slice(0, 3)
     ids = [int(i) for i in strange["impression_id"].to_pylist()]
@@ -283,17 +310,17 @@ def test_too_many_refused_rows_stop_the_night(tmp_path: Path) -> None:
     assert warehouse.head() is None
 
 
-def test_stored_action_codes_cannot_be_reordered(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    run_night(warehouse, day(0), QUIET)
+def test_stored_action_codes_cannot_be_reordered(one_night: Warehouse, tmp_path: Path) -> None:
+    warehouse = copied(one_night, tmp_path / "w")
     config = NightConfig(actions=NightConfig().actions[::-1])
     with pytest.raises(ValueError, match="append new actions"):
         run_night(warehouse, day(1), QUIET, config=config)
 
 
-def test_a_damaged_state_file_stops_the_night_and_is_named(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    first = run_night(warehouse, day(0), QUIET)
+def test_a_damaged_state_file_stops_the_night_and_is_named(
+    one_night: Warehouse, tmp_path: Path
+) -> None:
+    warehouse, first = copied(one_night, tmp_path / "w"), head_of(one_night)
     path = Path(warehouse.root, first.tables["PROFILES"][0].path)
     path.write_bytes(path.read_bytes()[:-30])
     _footer.cache_clear()

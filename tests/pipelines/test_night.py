@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from tests.pipelines.small_world import (
 )
 
 QUIET = RunOptions(progress=False)
+LEARNING = RunOptions(progress=False, until="rewards")  # where nothing later is looked at
 CONFIG = NightConfig(
     profiles=ProfileConfig(alpha=0.8),
     outcomes=OutcomeConfig(window_hours=6, lateness_hours=18),
@@ -74,6 +76,12 @@ def run_loop(warehouse: Warehouse, run: RunOptions = QUIET) -> list[Manifest]:
 def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, list[Manifest]]:
     warehouse = make(tmp_path_factory.mktemp("loop") / "w")
     return warehouse, run_loop(warehouse)
+
+
+def copied(loop: tuple[Warehouse, list[Manifest]], path: Path) -> Warehouse:
+    """The loop's warehouse, to be changed."""
+    shutil.copytree(loop[0].root, path)
+    return Warehouse.open(str(path))
 
 
 def assert_same_rows(name: str, ours: pa.Table, twins: pa.Table) -> None:
@@ -156,18 +164,20 @@ def test_rows_in_another_order_and_other_files_give_the_same_rows(tmp_path: Path
     assert prints[0] == prints[1]
 
 
-def test_a_night_run_twice_gives_the_same_rows_and_the_same_queries(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    nights = run_loop(warehouse)
+def test_a_night_run_twice_gives_the_same_rows_and_the_same_queries(
+    loop: tuple[Warehouse, list[Manifest]], tmp_path: Path
+) -> None:
+    warehouse, nights = copied(loop, tmp_path / "w"), loop[1]
     again = run_night(warehouse, day(NIGHTS - 1), QUIET)
     assert (again.kind, again.head, again.parent) == ("replay", True, nights[-2].number)
     assert fingerprint(warehouse, again) == fingerprint(warehouse, nights[-1])
     assert again.tables["QUERIES"] == nights[-1].tables["QUERIES"]
 
 
-def test_an_earlier_night_run_again_replays_its_descendants_on_a_branch(tmp_path: Path) -> None:
-    warehouse = make(tmp_path / "w")
-    nights = run_loop(warehouse)
+def test_an_earlier_night_run_again_replays_its_descendants_on_a_branch(
+    loop: tuple[Warehouse, list[Manifest]], tmp_path: Path
+) -> None:
+    warehouse, nights = copied(loop, tmp_path / "w"), loop[1]
     late = engagements_table(1, 1, per_user=6).slice(0, 5)  # some are new, none is too late
     land(warehouse, {"ENGAGEMENTS": late}, source="late")
     head = run_night(warehouse, day(1), QUIET)
@@ -198,7 +208,7 @@ def test_late_files_end_in_the_same_tables(own_actions: bool, tmp_path: Path) ->
             tables = {"ENGAGEMENTS": arriving(events, i, "event_id", late)}
             tables["IMPRESSIONS"] = arriving(shown, i, "impression_id", late)
             land(warehouse, tables, source=f"day {i}")
-            head = run_night(warehouse, day(i), QUIET)
+            head = run_night(warehouse, day(i), LEARNING)
         heads.append((warehouse, head))
     for found in compare(*heads):
         if found.table in ("HISTORY", "PROFILES", "OUTCOMES", "REWARDS", "OPEN"):
@@ -224,10 +234,10 @@ def test_bootstrap_profiles_attribute_the_first_impressions(tmp_path: Path) -> N
         source="log",
         starts_at=starts_at,
     )
-    started = bootstrap(warehouse, QUIET)
+    started = bootstrap(warehouse, LEARNING)
     assert started is not None
     assert started.cutoff == starts_at
-    run_nights(warehouse, [day(1), day(2), day(3)], QUIET)
+    run_nights(warehouse, [day(1), day(2), day(3)], LEARNING)
     head = warehouse.head()
     assert head is not None
     outcomes = pa.concat_tables([warehouse.read("OUTCOMES", m) for m in warehouse.chain(head)])
@@ -246,7 +256,7 @@ def test_flipping_a_days_actions_changes_no_attribution_and_no_closing(tmp_path:
         ]
         shown = shown.set_column(8, "actions", pa.array(did, pa.list_(pa.string())))
         land(warehouse, {"ENGAGEMENTS": engagements_table(0, 0), "IMPRESSIONS": shown}, source="x")
-        run_nights(warehouse, [day(i) for i in range(5)], QUIET)
+        run_nights(warehouse, [day(i) for i in range(5)], LEARNING)
         head = warehouse.head()
         assert head is not None
         outcomes = pa.concat_tables([warehouse.read("OUTCOMES", m) for m in warehouse.chain(head)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,10 @@ def test_another_number_of_buckets_gives_the_same_candidates(
 
 
 def test_the_catalogue_is_encoded_once_and_run_again_what_was_served_stays(
-    tmp_path: Path,
+    served: tuple[Warehouse, Manifest], tmp_path: Path
 ) -> None:
-    warehouse, second = serve(tmp_path / "w")
+    shutil.copytree(served[0].root, tmp_path / "w")
+    warehouse, second = Warehouse.open(str(tmp_path / "w")), served[1]
     indexes = sorted(Path(warehouse.root, "indexes").iterdir())
     assert [p.suffix for p in indexes].count(".json") == 1
     land(warehouse, {"ENGAGEMENTS": engagements_table(2, 2)}, source="day 2")

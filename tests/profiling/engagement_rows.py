@@ -1,9 +1,11 @@
-"""ENGAGEMENTS from short rows."""
+"""ENGAGEMENTS from short rows, and the profiles of a first night."""
 
 import numpy as np
 import pyarrow as pa
 
-from profiling.tables import ENGAGEMENTS
+from profiling.history import update_history
+from profiling.profiles import ProfileInputs, build_profiles
+from profiling.tables import ENGAGEMENTS, HISTORY, PAST_PROFILES, PROFILES
 
 
 def engagements(rows):
@@ -21,3 +23,15 @@ def engagements(rows):
             "content_digest": np.array(event, np.int64) * 7,
         }
     )
+
+
+def first_profiles(events, items, config, actions, now):
+    """PROFILES of the first night, at cut-off `now`, from ENGAGEMENTS."""
+    done = update_history(
+        HISTORY.empty(), events, items, actions, config, horizon_us=0, parent_cutoff=None
+    )
+    inputs = ProfileInputs(
+        done.history, done.touched, PROFILES.empty(), PAST_PROFILES.empty(), items
+    )
+    nights = np.empty(0, np.int64)
+    return build_profiles(inputs, config, actions, now=now, cutoffs=nights, horizon_us=0).profiles

@@ -1,0 +1,68 @@
+"""How a study is shown: on the terminal or as JSON, and as a page; progress goes to the side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pipelines.evaluate.contest import Note
+
+FORMATS = ("table", "json")
+
+
+def check_format(format: str) -> None:
+    """Raise ValueError for a format that there is not."""
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
+def deliver(found: dict[str, Any], study: str, format: str, out: Path | None) -> None:
+    """Write the files of a study, if a folder is given, and print it.
+
+    Args:
+        found: The study, plain JSON.
+        study: `retrieval` or `profiles`; names the files.
+        format: table or json, on standard output.
+        out: Folder for the page and the JSON; None: neither.
+    """
+    if out is not None:
+        _write(found, study, out)
+    if format == "json":
+        print(json.dumps(found, allow_nan=False))
+        return
+    from pipelines.evaluate.trial_views import print_trial
+    from pipelines.evaluate.views import print_study
+
+    printer = {"retrieval": print_study, "profiles": print_trial}[study]
+    printer(found, Console(), out)
+
+
+def _write(found: dict[str, Any], study: str, out: Path) -> None:
+    # Drawing is imported here: no other command needs it, and it takes half a second.
+    from pipelines.evaluate.page import study_page
+    from pipelines.evaluate.trial_page import trial_page
+    from pipelines.report import render_report
+
+    page = {"retrieval": study_page, "profiles": trial_page}[study]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{study}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    (out / f"{study}.html").write_text(render_report(page(found)), encoding="utf-8")
+
+
+@contextmanager
+def progress() -> Iterator[Note]:
+    """Say what is being done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda text: bars.update(task, description=text)
