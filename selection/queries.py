@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.hashing import UIntArray, hash64
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray, ints
