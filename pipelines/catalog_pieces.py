@@ -1,8 +1,8 @@
 """The catalogue cut into its tables, views and macros, and which of them a statement needs.
 
 Making a view makes DuckDB look into the files below it; all of them together take longer than most
-answers. A statement needs what it names, what that names, and so on: a name in SQL is written out,
-so looking for words can only find too much. What asks for the catalogue itself needs all of it.
+answers. A statement needs what it names, what that stands on, and so on: a name in SQL is written
+out, so looking for words can only find too much. What asks for the catalogue itself needs all of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from functools import cached_property
 from pipelines.sql_text import identifier, quote
 
 _WORD = re.compile(r"\w+")
+# In scripts of ours a table follows FROM or JOIN; many of their names are names of columns too.
+_READS = re.compile(r"(?<=\bFROM )\w+|(?<=\bJOIN )\w+|\w+(?=\()")
 _MAKES = r"^CREATE OR REPLACE (?:VIEW|MACRO) (?P<name>\w+)"
 _TELLS = r"^COMMENT ON (?:VIEW|MACRO TABLE|MACRO|COLUMN) (?P<on>\w+)"
 _BEGINS = re.compile(f"{_MAKES}|{_TELLS}", re.M)
@@ -48,14 +50,9 @@ class Piece:
         return f"{self.make}\n{self.comments}" if self.comments else self.make
 
     @cached_property
-    def words(self) -> frozenset[str]:
-        """What its own statement names, in lower case."""
-        return words_of(self.make)
-
-
-def words_of(sql: str) -> frozenset[str]:
-    """Every word of SQL in lower case, those in texts and comments among them."""
-    return frozenset(_WORD.findall(sql.lower()))
+    def stands_on(self) -> frozenset[str]:
+        """Names that it reads from or calls, in lower case; those of its own WITH among them."""
+        return frozenset(name.lower() for name in _READS.findall(self.make))
 
 
 def template_pieces(text: str) -> list[Piece]:
@@ -86,7 +83,7 @@ def comment_sql(kind: str, name: str, meaning: str, columns: Mapping[str, str]) 
 
 def needed(pieces: Sequence[Piece], sql: str) -> list[Piece] | None:
     """The pieces that `sql` may name, directly or through others, in order; None: all of them."""
-    words = words_of(sql)
+    words = frozenset(_WORD.findall(sql.lower()))
     if words & _ASKS_FOR_ALL or any(w.startswith(_SYSTEM) for w in words):
         return None
     by_name: dict[str, list[Piece]] = {}
@@ -99,7 +96,7 @@ def needed(pieces: Sequence[Piece], sql: str) -> list[Piece] | None:
         found.add(name)
         for piece in by_name[name]:
             if not piece.alone:
-                open_ |= _named(piece.words, by_name) - found
+                open_ |= _named(piece.stands_on, by_name) - found
     return [p for p in pieces if p.name.lower() in found]
 
 

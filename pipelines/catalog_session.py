@@ -79,18 +79,18 @@ class CatalogSession:
     def _ask(self, statement: str) -> pa.Table:
         few = needed(self.pieces, statement)
         try:
-            self._make(self.pieces if few is None else few)
+            self.make(self.pieces if few is None else few)
             try:
                 return self._rows(statement)
             except (duckdb.CatalogException, duckdb.BinderException):
                 if len(self._made) == len(self.pieces):
                     raise
-            self._make(self.pieces)
+            self.make(self.pieces)
             return self._rows(statement)
         except duckdb.Error as error:
             raise ValueError(f"{error}\n{_hint(error, statement)}") from error
 
-    def _make(self, pieces: Sequence[Piece]) -> None:
+    def make(self, pieces: Sequence[Piece]) -> None:
         """Make those pieces that are not there yet, in their order."""
         missing = [piece for piece in pieces if id(piece) not in self._made]
         if missing:

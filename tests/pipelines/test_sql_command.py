@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.catalog import catalog_pieces, open_session
 from pipelines.catalog_pieces import needed
+from pipelines.catalog_session import CatalogSession
 from pipelines.entry import main
 from pipelines.sql import prompt
 from pipelines.sql.prompt import Prompt
@@ -159,6 +160,16 @@ def test_only_what_a_statement_names_is_made(warehouse):
     assert made("FROM rewards_now") == {"rewards_now", "REWARDS", "settings", "ITEMS"}
     assert made("SHOW TABLES") is None
     assert made("FROM duckdb_columns()") is None
+
+
+def test_every_piece_can_be_made_with_what_it_is_said_to_stand_on(warehouse):
+    pieces = catalog_pieces(warehouse, warehouse.head())
+    assert len({piece.name for piece in pieces}) == len(pieces)
+    for piece in pieces:
+        few = needed(pieces, f'FROM "{piece.name}"')
+        if few is not None:
+            with CatalogSession(warehouse.root, few) as session:
+                session.make(few)
 
 
 @pytest.mark.parametrize(
