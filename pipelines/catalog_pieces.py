@@ -2,7 +2,7 @@
 
 Making a view makes DuckDB look into the files below it; all of them together take longer than most
 answers. A statement needs what it names, what that stands on, and so on: a name in SQL is written
-out, so looking for words can only find too much. What asks for the catalogue itself needs all of it.
+out, so looking for words can only find too much. What asks for the catalogue itself needs all.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pipelines.config import NightConfig, render_config
 from pipelines.demo import DemoOptions, run_demo
 from pipelines.entry import add_quick, main, new_app
 from pipelines.evaluate import StudyOptions, evaluate_retrieval
+from pipelines.export.command import export
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
@@ -34,6 +35,7 @@ importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
+app.command("export")(export)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")
 
