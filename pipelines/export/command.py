@@ -23,12 +23,13 @@ from pipelines.plan import open_items
 from pipelines.storage import unique_name
 from pipelines.stored import SCHEMAS
 from pipelines.warehouse import Warehouse
-from profiling.schema import TableSchema
+from profiling.schema import TableSchema, sort_rows
 from selection.queries import weigh_queries
 from selection.weight_files import EXPORT_FORMAT, RECORD
 from selection.weights import WEIGHTS
 
-TABLES = ("weights", "queries", "feed")
+SOURCES = {"weights": "CLUSTER_REWARDS", "queries": "QUERIES", "feed": "FEED"}
+TABLES = tuple(SOURCES)
 
 
 def export(
@@ -36,7 +37,10 @@ def export(
     out: Annotated[Path, typer.Option(help="folder to write to")],
     date: NightOption = None,
     table: Annotated[
-        list[str] | None, typer.Option(help="weights, queries or feed; several times, or all")
+        list[str] | None,
+        typer.Option(
+            help="weights, queries or feed; may be repeated. All that the night has if none"
+        ),
     ] = None,
     format: Annotated[str, typer.Option(help=", ".join(FORMATS))] = "parquet",
 ) -> None:
@@ -51,7 +55,8 @@ def export(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     opened = Warehouse.open(warehouse)
     manifest = night_asked(opened, date)
-    for file in export_night(opened, manifest, out, tuple(table or TABLES), format):
+    has = tuple(name for name in TABLES if manifest.tables.get(SOURCES[name]))
+    for file in export_night(opened, manifest, out, tuple(table or has or TABLES), format):
         print(file)
 
 
@@ -111,7 +116,7 @@ def _record_before(out: Path, record: dict[str, Any]) -> dict[str, Any]:
 def _rows_of(
     warehouse: Warehouse, manifest: Manifest, config: NightConfig, name: str
 ) -> tuple[TableSchema, pa.Table]:
-    source = {"weights": "CLUSTER_REWARDS", "queries": "QUERIES", "feed": "FEED"}[name]
+    source = SOURCES[name]
     if not manifest.tables.get(source):
         raise ValueError(
             f"the {manifest.kind} of {manifest.date} has no {source}, so no {name}; run it that "
@@ -119,7 +124,7 @@ def _rows_of(
         )
     rows = warehouse.read(source, manifest)
     if name != "weights":
-        return SCHEMAS[source], rows
+        return SCHEMAS[source], sort_rows(rows, SCHEMAS[source].key)
     weights = weigh_queries(
         rows,
         open_items(warehouse.root, manifest.catalogue["ITEMS"]),
