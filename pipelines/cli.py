@@ -1,4 +1,4 @@
-"""The command line: `queryloop [--debug] COMMAND ...`."""
+"""The commands: `queryloop [--debug] COMMAND ...`; see `pipelines.entry` for how it begins."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipelines.catalog import query, write_catalog
 from pipelines.config import NightConfig, render_config
 from pipelines.demo import DemoOptions, run_demo
-from pipelines.evaluate import (
-    StudyOptions,
-    TrialOptions,
-    evaluate_profiles,
-    evaluate_retrieval,
-)
-from pipelines.failures import CommandGroup, quiet_beam
+from pipelines.entry import add_quick, main, new_app
+from pipelines.evaluate.app import evaluating
+from pipelines.export.command import export
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
+from pipelines.night_options import WarehouseOption, night_asked, parse_date
 from pipelines.nights import config_of, rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.operate.command import COMMANDS
@@ -36,37 +32,19 @@ from pipelines.training import TrainOptions, train_models
 from pipelines.warehouse import Warehouse
 from retrieval.spacing.classes import Spacing
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Decides which of a user's interests query the candidate generator tonight, "
-    "and learns from what came of it.",
-)
+app = new_app()
 importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
-evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
+app.command("export")(export)
 app.add_typer(evaluating, name="evaluate")
 
 for name, command in COMMANDS.items():
     app.command(name)(command)
 
-WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]
 BEAM = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.callback()
-def queryloop(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="show tracebacks, and what Beam's runner logs")
-    ] = False,
-) -> None:
-    """What holds for every command."""
-    quiet_beam(not debug)
 
 
 @app.command()
@@ -164,7 +142,7 @@ def train(
     options = TrainOptions(config.seed if seed is None else seed, fresh)
     console = Console(highlight=False, soft_wrap=True)
     with training_bar() as report:
-        made = train_models(opened, _date(date), config, options, report)
+        made = train_models(opened, parse_date(date), config, options, report)
     for record in made:
         show_model(console, record)
 
@@ -186,99 +164,7 @@ def demo(
     run_demo(DemoOptions(users, nights, seed, mismatch, out, model))
 
 
-@evaluating.command("retrieval")
-def retrieval(  # noqa: PLR0913 (one option a decision)
-    warehouse: WarehouseOption,
-    train_until: Annotated[str, typer.Option(help="the last day learned from, YYYY-MM-DD")],
-    days: Annotated[int, typer.Option(help="days after it to judge by")] = StudyOptions.days,
-    validation_days: Annotated[
-        int, typer.Option(help="days up to it to tune the baselines on")
-    ] = StudyOptions.validation_days,
-    action: Annotated[
-        list[str] | None, typer.Option(help="what counts as liked; every positive action if none")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="trainings to average over")] = StudyOptions.seeds,
-    model: Annotated[
-        bool, typer.Option(help="train models; without, baselines and the arm INDEX alone")
-    ] = True,
-    sweep: Annotated[
-        bool, typer.Option(help="train models of other context dropout and conditions too")
-    ] = False,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
-    out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
-) -> None:
-    """Compare the retrieval arms with baselines on the days after a night."""
-    options = StudyOptions(
-        _date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
-    )
-    evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
-
-
-@evaluating.command("profiles")
-def profiles(  # noqa: PLR0913 (one option a decision)
-    warehouse: WarehouseOption,
-    until: Annotated[
-        str | None,
-        typer.Option(help="last day of the histories; the log's last less --days by default"),
-    ] = None,
-    days: Annotated[int, typer.Option(help="days after it to judge by")] = TrialOptions.days,
-    action: Annotated[
-        list[str] | None, typer.Option(help="what counts as liked; every positive action if none")
-    ] = None,
-    representatives: Annotated[
-        int, typer.Option(help="vectors that stand for a user, 1 to 7")
-    ] = TrialOptions.representatives,
-    candidates: Annotated[
-        int, typer.Option(help="items asked for a user, over all vectors")
-    ] = TrialOptions.candidates,
-    threshold: Annotated[
-        float, typer.Option(help="least cosine of what is relevant")
-    ] = TrialOptions.threshold,
-    draws: Annotated[
-        int, typer.Option(help="draws of interests to average over")
-    ] = TrialOptions.draws,
-    users: Annotated[int, typer.Option(help="users at most, chosen by hash")] = TrialOptions.users,
-    seed: Annotated[int, typer.Option(help="of draws, k-means, users")] = TrialOptions.seed,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
-    out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
-) -> None:
-    """Compare what can stand for a user, clusters and others, by what the user liked next."""
-    options = TrialOptions(
-        None if until is None else _date(until),
-        days,
-        tuple(action or ()),
-        representatives,
-        candidates,
-        threshold,
-        draws,
-        users,
-        seed,
-    )
-    evaluate_profiles(Warehouse.open(warehouse), options, format=format, out=out)
-
-
-@app.command()
-def sql(
-    statement: Annotated[str, typer.Argument(help="SQL over the views; try SHOW TABLES")],
-    warehouse: WarehouseOption,
-    date: Annotated[str | None, typer.Option(help="as of that night")] = None,
-    format: Annotated[str, typer.Option(help="table, json or csv")] = "table",
-) -> None:
-    """Ask the tables in DuckDB."""
-    opened = Warehouse.open(warehouse)
-    print(query(opened, statement, _night_or_head(opened, date), format=format))
-
-
-@app.command()
-def catalog(
-    warehouse: WarehouseOption,
-    out: Annotated[Path, typer.Option(help="DuckDB file to write")],
-    date: Annotated[str | None, typer.Option(help="as of that night")] = None,
-) -> None:
-    """Write a DuckDB database of documented views; open it read-only with any client."""
-    opened = Warehouse.open(warehouse)
-    write_catalog(opened, out, _night_or_head(opened, date))
-    print(f"wrote {out}; its views read the files of {opened.root}")
+add_quick(app)
 
 
 @app.command("fingerprint")
@@ -298,7 +184,7 @@ def fingerprint_(
     Against another warehouse the tables are compared that must not depend on when files came.
     """
     opened = Warehouse.open(warehouse)
-    manifest = _manifest(opened, date)
+    manifest = night_asked(opened, date)
     if compare_ is None:
         for name, digest in fingerprint(opened, manifest).items():
             print(name, digest)
@@ -307,7 +193,7 @@ def fingerprint_(
         other, theirs = opened, opened.manifest(int(compare_))
     else:
         other = Warehouse.open(compare_)
-        theirs = _manifest(other, manifest.date.isoformat())
+        theirs = night_asked(other, manifest.date.isoformat())
     tables = None if every or other is opened else LATE_FILE_TABLES
     _print_differences(compare((opened, manifest), (other, theirs), tables=tables))
 
@@ -327,24 +213,12 @@ def _rebuild(warehouse: Warehouse, date: dt.date, run: RunOptions, console: Cons
     _print_differences(compare((warehouse, warehouse.night(date)), (warehouse, rebuilt), ignore={}))
 
 
-def _night_or_head(warehouse: Warehouse, date: str | None) -> Manifest | None:
-    """The night of `date`, else the newest; None before the first."""
-    return warehouse.head() if date is None else warehouse.night(_date(date))
-
-
-def _manifest(warehouse: Warehouse, date: str | None) -> Manifest:
-    found = _night_or_head(warehouse, date)
-    if found is None:
-        raise ValueError(f"{warehouse.root} has no night yet; run `queryloop night` first")
-    return found
-
-
 def _dates(date: str | None, first: str | None, last: str | None) -> list[dt.date]:
     if date is not None and first is None and last is None:
         first = last = date
     if (date is not None and first != date) or first is None or last is None:
         raise ValueError("give --date D, or --from D1 and --to D2")
-    start, end, today = _date(first), _date(last), date_of(clock())
+    start, end, today = parse_date(first), parse_date(last), date_of(clock())
     if end < start:
         raise ValueError(f"--to {end} lies before --from {start}; give the earlier one first")
     if end > today:
@@ -352,13 +226,4 @@ def _dates(date: str | None, first: str | None, last: str | None) -> list[dt.dat
     return [start + dt.timedelta(days=i) for i in range((end - start).days + 1)]
 
 
-def _date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no date; write YYYY-MM-DD") from error
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="queryloop")
+__all__ = ["app", "main"]

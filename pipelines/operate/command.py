@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from pipelines.importers.command import clock
+from pipelines.night_options import WarehouseOption, night_asked, parse_date
 from pipelines.nights import run_night
 from pipelines.operate.collect import collect, plan_collection
 from pipelines.operate.difference import compare_nights
@@ -43,7 +44,6 @@ from pipelines.warehouse import Warehouse
 
 _FILE_WIDTH = 160  # of what is no terminal: a pipe or a file
 
-WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")]
 
 
@@ -78,7 +78,7 @@ def plan(
     Example: queryloop plan --warehouse W --date 2022-05-08
     """
     opened = Warehouse.open(warehouse)
-    night = _next(opened) if date is None else _date(date)
+    night = _next(opened) if date is None else parse_date(date)
     found = forecast(opened, night, allow_gap=allow_gap)
     _tell(found, show_forecast, json=json)
     if found.problem:
@@ -114,7 +114,9 @@ def diff(
 
     Example: queryloop diff 2022-05-07 2022-05-08 --warehouse W
     """
-    found = compare_nights(Warehouse.open(warehouse), _date(first), _date(second), users=users)
+    found = compare_nights(
+        Warehouse.open(warehouse), parse_date(first), parse_date(second), users=users
+    )
     _tell(found, show_difference, json=json)
 
 
@@ -156,7 +158,7 @@ def check_input(
     Example: queryloop validate --warehouse W --date 2022-05-08
     """
     opened = Warehouse.open(warehouse)
-    found = validate(opened, _next(opened) if date is None else _date(date))
+    found = validate(opened, _next(opened) if date is None else parse_date(date))
     _tell(found, show_validation, json=json)
     if found.anomalies:
         raise typer.Exit(1)
@@ -206,10 +208,7 @@ def metrics(
     Example: queryloop metrics --warehouse W
     """
     opened = Warehouse.open(warehouse)
-    manifest = opened.head() if date is None else opened.night(_date(date))
-    if manifest is None:
-        raise ValueError(f"{opened.root} has no night yet; run `queryloop night` first")
-    print(render_metrics(manifest), end="")
+    print(render_metrics(night_asked(opened, date)), end="")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -243,13 +242,6 @@ def _next(warehouse: Warehouse) -> dt.date:
     if night is None:
         raise ValueError(f"nothing has landed in {warehouse.root}; run `queryloop import` first")
     return night
-
-
-def _date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no date; write YYYY-MM-DD") from error
 
 
 __all__ = ["COMMANDS"]

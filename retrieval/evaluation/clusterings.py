@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from threadpoolctl import threadpool_limits
 
 from profiling.actions import Actions, action_codes
+from profiling.compiling import njit
 from profiling.decay import importance_weights
 from profiling.hashing import hash64
 from profiling.history import ProfileConfig, read_back

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
 from profiling.ward import FloatMatrix
