@@ -51,7 +51,10 @@ STORAGE_VERSION = "v1.2.0"
 
 _NOWHERE: Mapping[str, Any] = {"landing": None, "run_date": None}
 _HINT = "`SELECT * FROM catalogue` lists the views and what they say"
-_TEMPLATE = Path(__file__).with_name("catalog.sql")
+_TEMPLATES = (
+    Path(__file__).with_name("catalog.sql"),
+    Path(__file__).parent / "health" / "views.sql",
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def catalog_sql(warehouse: Warehouse, manifest: Manifest | None) -> str:
         f"-- Views and macros over {_one_line(root)}, {_as_of(manifest)}.",
         *record_tables(chain, landings),
         *_views(warehouse, root, manifest, chain, landings),
-        _TEMPLATE.read_text(),
+        *(template.read_text() for template in _TEMPLATES),
     ]
     return "\n".join(parts)
 

@@ -36,7 +36,7 @@ def record_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> lis
                 for code, a in enumerate(config.get("actions", ()))
             ],
         ),
-        *_night_tables(chain),
+        *_night_tables(chain, landings),
         _prior(chain),
         *_landing_tables(landings),
     ]
@@ -66,7 +66,7 @@ def _settings(last: Manifest | None, config: Mapping[str, Any]) -> str:
     return table_sql("settings", columns, [row])
 
 
-def _night_tables(chain: Sequence[Manifest]) -> list[str]:
+def _night_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[str]:
     nights = [
         (m.number, m.parent, m.kind, m.date, Moment(m.cutoff), m.seed, m.config_digest, *more)
         for m in chain
@@ -74,8 +74,12 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
     ]
     counts = [(m.date, s, w, n) for m in chain for s, c in m.counts.items() for w, n in c.items()]
     seconds = [(m.date, step, float(s)) for m in chain for step, s in m.seconds.items()]
+    spans = _spans(landings)
     inputs = [
-        (m.date, g.landing, g.table, g.path, g.row_group, g.rows) for m in chain for g in m.inputs
+        (m.date, g.landing, g.table, g.path, g.row_group, g.rows, *span)
+        for m in chain
+        for g in m.inputs
+        for span in [spans.get((g.path, g.row_group), (None, None))]
     ]
     retrieval = [
         (m.date, arm, how["arm"], how["model"], how["fell_back"])
@@ -100,7 +104,7 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
             "night_inputs",
             night
             | {"landing": "INTEGER", "table_name": "VARCHAR", "path": "VARCHAR"}
-            | {"row_group": "INTEGER", "n": "BIGINT"},
+            | {"row_group": "INTEGER", "n": "BIGINT", "first_at": _TIME, "last_at": _TIME},
             inputs,
         ),
         table_sql(
@@ -110,6 +114,18 @@ def _night_tables(chain: Sequence[Manifest]) -> list[str]:
             retrieval,
         ),
     ]
+
+
+def _spans(landings: Sequence[Landing]) -> dict[tuple[str, int], tuple[Moment, Moment]]:
+    """First and last event of every landed row group."""
+    return {
+        (file.path, group): (Moment(part.first_at), Moment(part.last_at))
+        for landing in landings
+        for files in landing.tables.values()
+        for file in files
+        for part in file.parts
+        for group in range(part.row_group, part.row_group + part.row_groups)
+    }
 
 
 def _prior(chain: Sequence[Manifest]) -> str:
