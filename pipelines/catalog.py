@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pipelines.answers import check_format, render
 from pipelines.catalog_records import record_tables
 from pipelines.duckdb_files import register_files
+from pipelines.health.records import Health, read_health
 from pipelines.manifests import Landing, Manifest, StoredFile
 from pipelines.sql_text import identifier, quote, sql_type
 from pipelines.storage import is_local, join, open_parquet_source, unique_name
@@ -46,6 +47,7 @@ NIGHT_TABLES = (
 LANDED_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "EXPOSURES")
 # State whose earlier nights are shown too, as TABLE_ALL with a run_date.
 HISTORY_TABLES = ("PROFILES", "CLUSTER_REWARDS", "OPEN")
+HEALTH_NIGHTS = 60  # in the table night_health: a script of a year of them takes long to read
 # The storage format of DuckDB 1.2: readable from there on, 2.0 included.
 STORAGE_VERSION = "v1.2.0"
 
@@ -74,7 +76,7 @@ def catalog_sql(warehouse: Warehouse, manifest: Manifest | None) -> str:
     root = os.path.abspath(warehouse.root) if is_local(warehouse.root) else warehouse.root
     parts = [
         f"-- Views and macros over {_one_line(root)}, {_as_of(manifest)}.",
-        *record_tables(chain, landings),
+        *record_tables(chain, landings, _healths(warehouse, chain)),
         *_views(warehouse, root, manifest, chain, landings),
         *(template.read_text() for template in _TEMPLATES),
     ]
@@ -154,6 +156,12 @@ def chain_files(chain: Iterable[Manifest], name: str) -> list[tuple[Manifest, li
         seen.update(f.path for f in files)
         found.append((manifest, files))
     return found
+
+
+def _healths(warehouse: Warehouse, chain: Sequence[Manifest]) -> list[Health]:
+    """What the last nights recorded of the loop."""
+    found = [read_health(warehouse, manifest) for manifest in chain[-HEALTH_NIGHTS:]]
+    return [health for health in found if health is not None]
 
 
 def _hint(error: duckdb.Error, sql: str) -> str:

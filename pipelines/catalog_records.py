@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.health.records import Health
 from pipelines.manifests import Landing, Manifest
 from pipelines.sql_text import Moment, table_sql
 
@@ -22,7 +24,9 @@ _RATE_COLUMNS = {
 }
 
 
-def record_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[str]:
+def record_tables(
+    chain: Sequence[Manifest], landings: Sequence[Landing], healths: Sequence[Health] = ()
+) -> list[str]:
     """SQL of every record table; `chain` is oldest first, its last night is the catalogue's."""
     last = chain[-1] if chain else None
     config = last.config if last else {}
@@ -39,6 +43,7 @@ def record_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> lis
         *_night_tables(chain, landings),
         _prior(chain),
         *_landing_tables(landings),
+        _night_health(healths),
     ]
 
 
@@ -174,3 +179,19 @@ def _landing_tables(landings: Sequence[Landing]) -> list[str]:
             sources,
         ),
     ]
+
+
+def _night_health(healths: Sequence[Health]) -> str:
+    """What each night recorded of the loop, a row a figure."""
+    texts = ("figure", "surface", "arm", "part")
+    numbers = ("value", "low", "high", "expected")
+    columns = {"run_date": "DATE", "manifest": "INTEGER"}
+    columns |= dict.fromkeys(texts, "VARCHAR") | dict.fromkeys(numbers, "DOUBLE")
+    rows = [
+        (*head, *f.key, f.value, f.low, f.high, f.expected, f.n, h.share)
+        for h in healths
+        for head in [(dt.date.fromisoformat(h.date), h.manifest)]
+        for f in h.figures
+    ]
+    columns |= {"n": "BIGINT", "share": "DOUBLE"}
+    return table_sql("night_health", columns, rows)

@@ -15,6 +15,7 @@ from pipelines.demo import DemoOptions, run_demo
 from pipelines.evaluate import StudyOptions, evaluate_retrieval
 from pipelines.failures import CommandGroup, quiet_beam
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
+from pipelines.health.command import after_night, health
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
@@ -26,7 +27,7 @@ from pipelines.spacing.command import explain_feed, spacing_app
 from pipelines.spacing.file import render_spacing
 from pipelines.summary import show_model, show_night
 from pipelines.training import TrainOptions, train_models
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse import Warehouse, parse_date
 from retrieval.spacing.classes import Spacing
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
+app.command("health")(health)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")
 
@@ -117,8 +119,14 @@ def night(  # noqa: PLR0913 (one option a decision)
         bool, typer.Option("--rebuild", help="replay from raw events and compare")
     ] = False,
     allow_gap: Annotated[bool, typer.Option(help="leave out nights without data")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="after a night that rings an alarm, stop with exit 1")
+    ] = False,
 ) -> None:
-    """Run a night, several, or an earlier one again. Further options go to Beam (--runner ...)."""
+    """Run a night, several, or an earlier one again. Further options go to Beam (--runner ...).
+
+    Its figures are compared with those of the nights before: `health:` in queryloop.yaml.
+    """
     run = RunOptions(beam_args=tuple(context.args), until=until)
     use_options(run.beam_args)
     opened = Warehouse.open(warehouse)
@@ -129,7 +137,8 @@ def night(  # noqa: PLR0913 (one option a decision)
         return
 
     def report(manifest: Manifest) -> None:
-        show_night(console, opened, manifest)
+        show_night(console, manifest)
+        after_night(console, opened, manifest, strict=strict)
 
     run_nights(opened, dates, run, allow_gap=allow_gap, report=report)
 
@@ -149,7 +158,7 @@ def train(
     options = TrainOptions(config.seed if seed is None else seed, fresh)
     console = Console(highlight=False, soft_wrap=True)
     with training_bar() as report:
-        made = train_models(opened, _date(date), config, options, report)
+        made = train_models(opened, parse_date(date), config, options, report)
     for record in made:
         show_model(console, record)
 
@@ -194,7 +203,7 @@ def retrieval(  # noqa: PLR0913 (one option a decision)
 ) -> None:
     """Compare the retrieval arms with baselines on the days after a night."""
     options = StudyOptions(
-        _date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
+        parse_date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
     )
     evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
 
@@ -271,7 +280,7 @@ def _rebuild(warehouse: Warehouse, date: dt.date, run: RunOptions, console: Cons
 
 def _night_or_head(warehouse: Warehouse, date: str | None) -> Manifest | None:
     """The night of `date`, else the newest; None before the first."""
-    return warehouse.head() if date is None else warehouse.night(_date(date))
+    return warehouse.head() if date is None else warehouse.night(parse_date(date))
 
 
 def _manifest(warehouse: Warehouse, date: str | None) -> Manifest:
@@ -286,19 +295,12 @@ def _dates(date: str | None, first: str | None, last: str | None) -> list[dt.dat
         first = last = date
     if (date is not None and first != date) or first is None or last is None:
         raise ValueError("give --date D, or --from D1 and --to D2")
-    start, end, today = _date(first), _date(last), date_of(clock())
+    start, end, today = parse_date(first), parse_date(last), date_of(clock())
     if end < start:
         raise ValueError(f"--to {end} lies before --from {start}; give the earlier one first")
     if end > today:
         raise ValueError(f"{end} lies in the future, today is {today} UTC; give a day that began")
     return [start + dt.timedelta(days=i) for i in range((end - start).days + 1)]
-
-
-def _date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no date; write YYYY-MM-DD") from error
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.health.alarms import HealthConfig
 from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
 from profiling.decay import HOUR_US
@@ -65,6 +66,7 @@ class NightConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     feed: FeedConfig = field(default_factory=FeedConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     spacing: Spacing = field(default_factory=Spacing, metadata={"file": "spacing.yaml"})
 
     def __post_init__(self) -> None:
@@ -101,8 +103,9 @@ class NightConfig:
 
     @property
     def digest(self) -> str:
-        """Of all options, hex."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        """Of all options that change a row, hex."""
+        options = {name: value for name, value in asdict(self).items() if name != "health"}
+        text = json.dumps(options, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipelines.catalog_records import record_tables
 from pipelines.health.records import Figure, Health, read_health, write_health
 from pipelines.manifests import Manifest, StoredFile
-from pipelines.stored import concat, read_bucket
+from pipelines.stored import concat, read_bucket, read_files
 from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US, HOUR_US
 
@@ -46,7 +46,8 @@ MEANINGS = {
     "draw z": "how many standard errors that is from 1",
 }
 _OUTCOMES = ("run_date", "user_id", "surface", "arm", "policy", "attribution", "impression_id",
-             "item_id", "draw_id", "cluster_id", "at", "examination", "credit", "value", "actions")  # fmt: skip
+             "item_id", "draw_id", "cluster_id", "at", "examination", "credit", "value",
+             "actions")  # fmt: skip
 _QUERIES = ("run_date", "user_id", "surface", "cluster_id", "draw_id", "query_id", "policy", "arm",
             "propensity")  # fmt: skip
 _REWARDS = ("user_id", "surface", "cluster_id", "arm", "reward", "weight", "draws", "prior_source",
@@ -66,7 +67,7 @@ def record_health(warehouse: Warehouse, manifest: Manifest, nights: int) -> list
         Oldest first; the last is of `manifest`.
     """
     found = []
-    for night in nights_before(warehouse, manifest, nights) + [manifest]:
+    for night in [*nights_before(warehouse, manifest, nights), manifest]:
         health = read_health(warehouse, night)
         if health is None:
             health = measure_health(warehouse, night)
@@ -130,7 +131,9 @@ class _NightFiles:
         outcomes = self._read("OUTCOMES", _OUTCOMES, tonight)
         queries = concat("QUERIES", [self._queries(m, outcomes) for m in self.nights], _QUERIES)
         dates = _drawn_dates(outcomes, queries) | {tonight.date}
-        rewards = [self._dated("CLUSTER_REWARDS", _REWARDS, m) for m in self.nights if m.date in dates]
+        rewards = [
+            self._dated("CLUSTER_REWARDS", _REWARDS, m) for m in self.nights if m.date in dates
+        ]
         columns = ["source", "reason"]
         tables = {
             "OUTCOMES": outcomes,
@@ -144,16 +147,21 @@ class _NightFiles:
 
     def _queries(self, night: Manifest, outcomes: pa.Table) -> pa.Table:
         """All draws of tonight; of earlier nights those that closed impressions name."""
-        queries = self._read("QUERIES", _QUERIES, night)
         if night is self._manifest:
-            return queries
-        return queries.filter(pc.is_in(queries["draw_id"], outcomes["draw_id"].combine_chunks()))
+            return self._read("QUERIES", _QUERIES, night)
+        draws = pc.unique(outcomes["draw_id"].filter(pc.not_equal(outcomes["draw_id"], 0)))
+        if not len(draws):  # a log without draws
+            return concat("QUERIES", [], _QUERIES)
+        queries = self._read("QUERIES", _QUERIES, night)
+        return queries.filter(pc.is_in(queries["draw_id"], draws))
 
     def _dated(self, name: str, columns: Sequence[str], night: Manifest) -> pa.Table:
         return _dated(self._read(name, columns, night), night.date)
 
     def _read(self, name: str, columns: Sequence[str], night: Manifest) -> pa.Table:
         files = night.tables.get(name, ())
+        if self.share == 1.0:
+            return read_files(self._warehouse.root, name, files, columns)
         parts = [read_bucket(self._warehouse.root, name, files, b, columns) for b in self._buckets]
         return concat(name, parts, columns)
 
@@ -206,7 +214,9 @@ def _figures(connection: duckdb.DuckDBPyConnection, date: dt.date) -> Iterable[F
     return sorted(found, key=lambda f: places[f.name])
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, statement: str, date: dt.date) -> list[dict[str, Any]]:
+def _rows(
+    connection: duckdb.DuckDBPyConnection, statement: str, date: dt.date
+) -> list[dict[str, Any]]:
     relation = connection.execute(f"{statement} WHERE run_date = ? ORDER BY ALL", [date])
     names = [column[0] for column in relation.description]
     return [dict(zip(names, map(_short, row), strict=True)) for row in relation.fetchall()]
@@ -239,7 +249,10 @@ def _waiting(r: dict[str, Any]) -> list[Figure]:
 
 def _spread(r: dict[str, Any]) -> list[Figure]:
     who = r["surface"], r["arm"], r["what"]
-    return [Figure("entropy", *who, r["entropy"], n=r["n"]), Figure("gini", *who, r["gini"], n=r["n"])]
+    return [
+        Figure("entropy", *who, r["entropy"], n=r["n"]),
+        Figure("gini", *who, r["gini"], n=r["n"]),
+    ]
 
 
 def _prior(r: dict[str, Any]) -> list[Figure]:

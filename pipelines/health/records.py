@@ -52,6 +52,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """Something that a person should look at before trusting the next night.
+
+    Attributes:
+        what: Which figure rings.
+        message: Its value, what it is against, and where to look.
+    """
+
+    what: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"ALARM {self.what}: {self.message}"
+
+
+@dataclass(frozen=True)
 class Health:
     """What was measured of one published night.
 

@@ -86,7 +86,7 @@ COMMENT ON COLUMN health_prior.lean IS 'k / (k + weight): 1 is the prior alone, 
 
 
 CREATE OR REPLACE VIEW health_flow AS
-WITH before AS (SELECT run_date, cutoff, lag(cutoff) OVER (ORDER BY run_date) AS parent_cutoff FROM nights),
+WITH before AS (SELECT run_date, kind, cutoff, lag(cutoff) OVER (ORDER BY run_date) AS parent_cutoff FROM nights),
 landed AS (
     SELECT i.run_date, sum(i.n)::BIGINT AS landed,
            coalesce(sum(i.n) FILTER (i.last_at < b.parent_cutoff), 0)::BIGINT AS late
@@ -104,10 +104,12 @@ refused AS (
 SELECT b.run_date, coalesce(landed, 0) AS landed, coalesce(late, 0) AS late,
        coalesce(refused, 0) AS refused, coalesce(refused_late, 0) AS refused_late,
        coalesce(closed, 0) AS closed, coalesce(logged, 0) AS logged, coalesce(inferred, 0) AS inferred,
-       coalesce(unattributed, 0) AS unattributed, unattributed / nullif(closed, 0) AS unattributed_share,
-       late / nullif(landed, 0) AS late_share, refused / nullif(landed, 0) AS refused_share
+       coalesce(unattributed, 0) AS unattributed, coalesce(unattributed / nullif(closed, 0), 0) AS unattributed_share,
+       coalesce(late / nullif(landed, 0), 0) AS late_share,
+       coalesce(r.refused / nullif(landed, 0), 0) AS refused_share
 FROM before AS b LEFT JOIN landed USING (run_date) LEFT JOIN closed USING (run_date)
-LEFT JOIN refused USING (run_date);
+LEFT JOIN refused AS r USING (run_date)
+WHERE b.kind <> 'bootstrap';
 COMMENT ON VIEW health_flow IS 'impressions by night: how many landed, came late, were refused, closed, and to what they could be attributed';
 COMMENT ON COLUMN health_flow.late IS 'landed row groups all of whose impressions are older than the night before';
 COMMENT ON COLUMN health_flow.refused_late IS 'refused since their window and lateness had ended';
@@ -158,3 +160,10 @@ FROM draw_check WHERE draws > 0 GROUP BY ALL;
 COMMENT ON VIEW health_draws IS 'drawn against promised: the interests that the draws stand for, by their propensities, as a share of those there are; draw_check has it by kind of interest';
 COMMENT ON COLUMN health_draws.stood_for IS '1 where draws come as often as promised';
 COMMENT ON COLUMN health_draws.z IS 'within some 3 of 0; null where every propensity is 1';
+
+
+COMMENT ON TABLE night_health IS 'the figures that each of the last 60 nights recorded of the loop when it was published, one row a figure; from the views health_..., over its own files';
+COMMENT ON COLUMN night_health.part IS 'which of several: a policy, a source of the prior, queries or shown items, a tenth';
+COMMENT ON COLUMN night_health.expected IS 'what was promised: the predicted reward, or 1';
+COMMENT ON COLUMN night_health.n IS 'rows that it is from: impressions, interests or draws';
+COMMENT ON COLUMN night_health.share IS 'of the users that it is from: whole buckets of a large warehouse are a sample';

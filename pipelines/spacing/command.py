@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import pyarrow.compute as pc
 import typer
-from rich.console import Console
 
 from pipelines.manifests import Manifest
 from pipelines.nights import config_from_manifest, config_of
@@ -20,6 +19,7 @@ from pipelines.spacing.file import PAGE, Known, check_spacing, load_spacing
 from pipelines.spacing.inputs import changed_files, read_spacing, with_digests
 from pipelines.spacing.pages import curve_page, preview_page, show_curve, show_preview
 from pipelines.spacing.preview import Preview, ServedNight, spacing_curve
+from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
 from profiling.schema import ints
 from retrieval.feed import pool_of
@@ -76,7 +76,7 @@ def preview(
     if against is not None:
         old = _read(against, opened, night.config.size)
     found = Preview.of(night, old, _read(file, opened, night.config.size))
-    show_preview(_console(), found)
+    show_preview(wide_console(), found)
     _write(html, lambda: render_report(preview_page(found, str(file))))
 
 
@@ -93,7 +93,7 @@ def curve(
     opened = Warehouse.open(warehouse)
     night = ServedNight.of(opened, night_of(opened, date), user=None, sample=sample)
     points = spacing_curve(night, _read(file, opened, night.config.size), spacing_class)
-    show_curve(_console(), points)
+    show_curve(wide_console(), points)
     _write(html, lambda: render_report(curve_page(points, spacing_class, str(file))))
 
 
@@ -244,14 +244,6 @@ def night_of(warehouse: Warehouse, date: str | None) -> Manifest:
         if manifest.tables.get("FEED") and manifest.tables.get("CANDIDATES"):
             return manifest
     raise ValueError(f"{warehouse.root} has served no feed yet; run `queryloop night` first")
-
-
-def _console() -> Console:
-    """Written to a file or pipe, tables are as wide as they need to be."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 160
-    return console
 
 
 def _write(path: Path | None, page: Any) -> None:
