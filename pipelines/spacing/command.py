@@ -8,7 +8,6 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.compute as pc
 import typer
 
 from pipelines.manifests import Manifest
@@ -21,10 +20,8 @@ from pipelines.spacing.pages import curve_page, preview_page, show_curve, show_p
 from pipelines.spacing.preview import Preview, ServedNight, spacing_curve
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
-from profiling.schema import ints
-from retrieval.feed import pool_of
 from retrieval.spacing.classes import Spacing
-from retrieval.spacing.explain import Explanation, Standing, explain_position
+from retrieval.spacing.explain import Explanation, Standing
 
 spacing_app = typer.Typer(no_args_is_help=True, help="Diversity and spacing classes of the feed.")
 
@@ -126,21 +123,14 @@ def explain_lines(night: ServedNight, user: int, surface: str, position: int) ->
     Raises:
         ValueError: There is no such position.
     """
-    feed = night.warehouse.read("FEED", night.manifest)
-    feed = feed.filter((pc.field("user_id") == user) & (pc.field("surface") == surface))
-    feed = feed.sort_by("position")
+    feed, explained = night.explained(user, surface)
     if not 0 <= position < feed.num_rows:
         raise ValueError(
             f"the feed of user {user} on {surface!r} has {feed.num_rows} positions from 0; "
             f"there is no {position}"
         )
     config = config_from_manifest(night.manifest)
-    mine = (pc.field("user_id") == user) & (pc.field("surface") == surface)
-    pool = pool_of(
-        night.candidates.filter(mine), night.queries.filter(mine), night.items, config.feed
-    )
-    spacing = night.spacing(config.spacing)
-    found = explain_position(pool, spacing, ints(feed, "item_id"), position)
+    found = explained(position)
     row = feed.slice(position, 1).to_pylist()[0]
     changed = changed_files(config.spacing, night.warehouse.root)
     if changed:

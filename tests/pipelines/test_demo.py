@@ -12,7 +12,6 @@ from pipelines.demo.loop import REWARD, START, DemoRun, night_config, play
 from pipelines.demo.measures import (
     Served,
     barren_shares,
-    chances,
     cluster_names,
     count_by_user,
     names_in_order,
@@ -195,10 +194,3 @@ def test_the_first_night_lies_before_the_first_day():
     assert config.horizon_us == 6 * 3_600_000_000
     assert set(config.selections) == {"counts", "reward"}
     assert START.day == 1
-
-
-def test_chances_of_nobody():
-    selection = night_config(DemoOptions()).selections["reward"]
-    from selection.tables import CLUSTER_REWARDS
-
-    assert len(chances(CLUSTER_REWARDS.empty(), selection)) == 0
