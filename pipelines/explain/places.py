@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from pipelines.explain.rows import UserRows
 from pipelines.manifests import Manifest
 from pipelines.spacing.preview import ServedNight
@@ -183,6 +185,8 @@ def places_of_feed(rows: UserRows, draws: Sequence[Drawn], after: Came) -> tuple
     for surface in dict.fromkeys(d.surface for d in draws):
         feed, explained = night.explained(rows.user, surface)
         shown = feed.to_pylist()
+        pool = night.candidates.filter(pc.equal(night.candidates["surface"], surface))
+        candidates = pc.count_distinct(pool["item_id"]).as_py()
         for row, one in zip(shown, map(explained, range(len(shown))), strict=True):
             titles = rows.titles([row["item_id"], *_items_of(one)])
             mask = came.get((row["draw_id"], row["item_id"]))
@@ -190,7 +194,7 @@ def places_of_feed(rows: UserRows, draws: Sequence[Drawn], after: Came) -> tuple
             facts = _facts(one, titles) | {"shown": mask is not None, "done": done}
             found.append(
                 Place(surface, row["position"], row["item_id"], titles[row["item_id"]],
-                      slots.get(row["draw_id"], -1), candidates=night.candidates.num_rows, **facts)
+                      slots.get(row["draw_id"], -1), candidates=candidates, **facts)
             )  # fmt: skip
     return tuple(found)
 

@@ -22,16 +22,16 @@ def show_story(console: Console, story: UserStory) -> None:
     for note in story.notes:
         console.print(note, markup=False)
     show_interests(console, story)
-    _show(console, "What each earns tonight", _EARNS, earns_rows(story))
-    _show(console, "Drawn, and what came of it", _DRAWN, drawn_rows(story))
-    _show(console, "Why each position of the feed stands where it stands", _FEED, feed_rows(story))
-    _show(console, "Seen and done lately", _SAW, seen_rows(story)[:_SEEN])
+    _show(console, "What each earns tonight", EARNS, earns_rows(story))
+    _show(console, "Drawn, and what came of it", DRAWN, drawn_rows(story))
+    _show(console, "Why each position of the feed stands where it stands", FEED, feed_rows(story))
+    _show(console, "Seen and done lately", SAW, seen_rows(story)[:_SEEN])
 
 
-_EARNS = ("interest", "surface", "reward, 95 % interval", "leans on", "chance", "drawn")
-_DRAWN = ("slot", "surface", "asked with", "chance", "brought", "shown", "done")
-_FEED = ("position", "surface", "item", "draw", "why", "then")
-_SAW = ("when", "surface", "item", "for interest", "done", "value")
+EARNS = ("interest", "surface", "reward, 95 % interval", "leans on", "chance", "drawn")
+DRAWN = ("slot", "surface", "asked with", "chance", "brought", "shown", "done")
+FEED = ("position", "surface", "item", "draw", "why", "then")
+SAW = ("when", "surface", "item", "for interest", "done", "value")
 
 
 def show_interests(console: Console, story: UserStory) -> None:
