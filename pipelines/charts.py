@@ -21,7 +21,8 @@ from pipelines.colours import COLOURS
 from profiling.schema import FloatArray
 
 INK, FAINT, MESH = "#22262d", "#d5d9e0", "#eceff3"
-GREY, BLUE, RED, GREEN = (COLOURS[name][0] for name in ("grey", "blue", "red", "green"))
+GREY, BLUE, RED, GREEN, OCHRE, VIOLET = (light for light, _ in COLOURS.values())
+SERIES = (BLUE, RED, GREEN, OCHRE, VIOLET, GREY)  # where lines have no meaning of their own
 QUIET = ("#9aa0ab", "#b09f86", "#8fa3b8", "#a894ad", "#97a88c", "#b5a3a0")
 
 _VARIABLES = {"ink": INK, "faint": FAINT, "mesh": MESH} | {n: c for n, (c, _) in COLOURS.items()}

@@ -16,7 +16,7 @@ from pipelines.evaluate import StudyOptions, evaluate_retrieval
 from pipelines.explain.command import explain
 from pipelines.failures import CommandGroup, quiet_beam
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
-from pipelines.health.command import after_night, health
+from pipelines.health.command import after_night, health, report
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
@@ -44,6 +44,7 @@ app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
 app.command("health")(health)
+app.command("report")(report)
 app.command("explain")(explain)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")

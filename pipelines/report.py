@@ -16,6 +16,7 @@ from markupsafe import Markup
 from pipelines.colours import COLOURS
 
 _LONG = 20  # rows
+_SENTENCE = 30  # characters
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,20 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
     sql: str = ""
+    fold: bool = True
 
     @property
     def folded(self) -> bool:
         """Whether the reader opens it first."""
-        return len(self.rows) > _LONG
+        return self.fold and len(self.rows) > _LONG
+
+    @property
+    def wordy(self) -> frozenset[int]:
+        """Columns of sentences, which need room to be read."""
+        widest = [
+            max((len(row[i]) for row in self.rows), default=0) for i in range(len(self.columns))
+        ]
+        return frozenset(i for i, width in enumerate(widest) if width > _SENTENCE)
 
 
 @dataclass(frozen=True)

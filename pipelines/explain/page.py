@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pipelines.charts import BLUE, GREEN, QUIET, RED, Series, line_chart
+from pipelines.charts import SERIES, Series, line_chart
 from pipelines.explain.interests import Interest, Worth
 from pipelines.explain.story import UserStory
 from pipelines.explain.terminal import (
@@ -21,7 +22,6 @@ from pipelines.explain.words import growth, leaning, worth_of
 from pipelines.report import Card, Listing, Picture, Report, Section, grid_of, percent
 
 TAGS, LINES = 6, 6  # members that are not folded away; interests that are drawn in charts
-_COLOURS = (BLUE, RED, GREEN, *QUIET)
 
 
 def story_page(story: UserStory, warehouse: str) -> Report:
@@ -95,7 +95,7 @@ def _growth(story: UserStory) -> Sequence[Picture]:
     places = {date: i for i, date in enumerate(dates)}
     lines = [
         Series(_short(one), [places[s.date] for s in one.sizes], [s.n_items for s in one.sizes], c)
-        for one, c in zip(story.interests[:LINES], _COLOURS, strict=False)
+        for one, c in zip(story.interests[:LINES], SERIES, strict=False)
     ]
     chart = line_chart(
         lines, x_label="night", y_label="items of the interest", shares=False, ticks=_days(dates)
@@ -124,7 +124,7 @@ def _rewards(story: UserStory) -> Sequence[Picture]:
         return ()
     places = {date: i for i, date in enumerate(dates)}
     lines = []
-    for (one, worth), colour in zip(first, _COLOURS, strict=False):
+    for (one, worth), colour in zip(first, SERIES, strict=False):
         nights = [(date, reward) for date, reward, _ in worth.earlier]
         nights.append((story.date, worth.reward))
         x = [places[date] for date, _ in nights]
@@ -145,7 +145,7 @@ def _tonight(story: UserStory) -> Section:
             "and what its newness adds, less what spacing classes take off.",
         ),
         grids=tuple(
-            grid_of(caption, columns, rows, numeric)
+            replace(grid_of(caption, columns, rows, numeric), fold=False)
             for caption, columns, rows, numeric in (
                 ("queries", DRAWN, drawn_rows(story), ("slot", "chance", "shown", "done")),
                 ("the feed", FEED, feed_rows(story), ("position", "draw")),

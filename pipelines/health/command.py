@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,8 @@ def after_night(
     found, alarms = check_health(warehouse, manifest, config)
     for line in [*health_lines(found), *map(str, alarms)]:
         console.print(line, highlight=False, markup=False)
+    if config.report:
+        write_report(warehouse, manifest, Path(config.report) / f"{manifest.date}.html")
     if strict and alarms:
         raise typer.Exit(1)
 
@@ -67,6 +70,30 @@ def health(
             print(alarm)
     if strict and alarms:
         raise typer.Exit(1)
+
+
+def report(
+    warehouse: Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")],
+    out: Annotated[Path, typer.Option(help="HTML file to write")],
+    date: Annotated[str | None, typer.Option(help="the night; the newest by default")] = None,
+) -> None:
+    """Write one HTML page about a night, to be read offline, on a phone too.
+
+    Example: queryloop report --warehouse W --date 2022-05-08 --out night.html
+    """
+    opened = Warehouse.open(warehouse)
+    write_report(opened, opened.night_or_head(date), out)
+    print(f"wrote {out}")
+
+
+def write_report(warehouse: Warehouse, manifest: Manifest, out: Path) -> None:
+    """The report of a night as a file."""
+    # Drawing is imported here: no other command needs it, and it takes half a second.
+    from pipelines.health.page import night_report
+    from pipelines.report import render_report
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render_report(night_report(warehouse, manifest)), encoding="utf-8")
 
 
 def health_lines(found: Health) -> list[str]:

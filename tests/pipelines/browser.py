@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe: what a page says, measures and looks like."""
+"""A headless Chromium, driven over its debugging pipe: what a page says and looks like."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ class Browser:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._process.terminate()
         self._process.wait(30)
