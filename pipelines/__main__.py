@@ -1,6 +1,6 @@
 """`python -m pipelines COMMAND ...`; defines nothing, so that nothing of it has to be pickled."""
 
-from pipelines.cli import main
+from pipelines.entry import main
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,6 @@ Only what DuckDB 1.5 and 2.0 share is used; a database is written in a format th
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.answers import check_format, render
+from pipelines.catalog_pieces import Piece, comment_sql, template_pieces
 from pipelines.catalog_records import record_tables
+from pipelines.catalog_session import CatalogSession
 from pipelines.duckdb_files import register_files
 from pipelines.health.records import Health, read_health
 from pipelines.manifests import Landing, Manifest, StoredFile
@@ -52,11 +53,10 @@ HEALTH_NIGHTS = 60  # in the table night_health: a script of a year of them take
 STORAGE_VERSION = "v1.2.0"
 
 _NOWHERE: Mapping[str, Any] = {"landing": None, "run_date": None}
-_HINT = "`SELECT * FROM catalogue` lists the views and what they say"
-_TEMPLATES = (
-    Path(__file__).with_name("catalog.sql"),
-    Path(__file__).parent / "health" / "views.sql",
-)
+_TEMPLATES = [
+    Path(__file__).parent / name
+    for name in ("catalog.sql", "catalog_macros.sql", "health/views.sql", "catalog_comments.sql")
+]
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,23 @@ def catalog_sql(warehouse: Warehouse, manifest: Manifest | None) -> str:
 
     Paths are absolute, so it may be run from anywhere; running it twice changes nothing.
     """
+    title = f"-- Views and macros over {_one_line(_root(warehouse))}, {_as_of(manifest)}."
+    return "\n".join([title, *(p.sql for p in catalog_pieces(warehouse, manifest))])
+
+
+def catalog_pieces(warehouse: Warehouse, manifest: Manifest | None) -> list[Piece]:
+    """The catalogue's tables, views and macros; each stands on earlier ones."""
     chain, landings = warehouse.chain(manifest), warehouse.landings()
-    root = os.path.abspath(warehouse.root) if is_local(warehouse.root) else warehouse.root
-    parts = [
-        f"-- Views and macros over {_one_line(root)}, {_as_of(manifest)}.",
+    return [
         *record_tables(chain, landings, _healths(warehouse, chain)),
-        *_views(warehouse, root, manifest, chain, landings),
-        *(template.read_text() for template in _TEMPLATES),
+        *_views(warehouse, _root(warehouse), manifest, chain, landings),
+        *template_pieces("\n".join(path.read_text() for path in _TEMPLATES)),
     ]
-    return "\n".join(parts)
+
+
+def _root(warehouse: Warehouse) -> str:
+    """Where the files lie, from anywhere."""
+    return os.path.abspath(warehouse.root) if is_local(warehouse.root) else warehouse.root
 
 
 def query(
@@ -101,19 +109,13 @@ def query_rows(warehouse: Warehouse, sql: str, manifest: Manifest | None) -> pa.
     Raises:
         ValueError: DuckDB refuses the statement, or a file is missing or damaged; with its message.
     """
-    if not sql.strip():
-        raise ValueError(f"the statement is empty; {_HINT}")
-    with duckdb.connect() as connection:
-        # Names in a statement are names of the catalogue, never Python variables of ours.
-        connection.execute("SET python_enable_replacements = false")
-        connection.execute("SET TimeZone = 'UTC'")
-        register_files(connection, warehouse.root)
-        try:
-            connection.execute(catalog_sql(warehouse, manifest))
-            relation = connection.sql(sql)
-            return pa.table({}) if relation is None else relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise ValueError(f"{error}\n{_hint(error, sql)}") from error
+    with open_session(warehouse, manifest) as session:
+        return session.ask(sql)
+
+
+def open_session(warehouse: Warehouse, manifest: Manifest | None) -> CatalogSession:
+    """A database in memory that answers statements on the catalogue of `manifest`; close it."""
+    return CatalogSession(warehouse.root, catalog_pieces(warehouse, manifest))
 
 
 def write_catalog(warehouse: Warehouse, out: Path, manifest: Manifest | None) -> None:
@@ -164,14 +166,6 @@ def _healths(warehouse: Warehouse, chain: Sequence[Manifest]) -> list[Health]:
     return [health for health in found if health is not None]
 
 
-def _hint(error: duckdb.Error, sql: str) -> str:
-    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
-        return "If the file is of the warehouse: restore it, or rebuild the nights that wrote it"
-    if isinstance(error, duckdb.ParserException) and re.search(r"(?<![.\"])\bat\b", sql, re.I):
-        return f'`at` is a keyword of DuckDB: write "at" with quotes, or table.at. {_HINT}'
-    return _HINT
-
-
 def _one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
@@ -195,7 +189,7 @@ def _views(
     manifest: Manifest | None,
     chain: list[Manifest],
     landings: list[Landing],
-) -> list[str]:
+) -> list[Piece]:
     """One view per stored table, and the nights' own versions of some."""
 
     def paths(files: Iterable[StoredFile]) -> list[str]:
@@ -234,7 +228,7 @@ def _view(
     added: Mapping[str, str] | None = None,
     *,
     distinct: bool = False,
-) -> str:
+) -> Piece:
     """CREATE VIEW over the union of `groups`; `added` columns come first, with their SQL types."""
     schema = SCHEMAS[table]
     # OUTCOMES, QUERIES and FEED carry their run_date themselves.
@@ -248,10 +242,10 @@ def _view(
     body = "\nUNION ALL ".join(selects) or _empty(schema, nulls)
     if distinct:
         body = f"SELECT DISTINCT * FROM ({body})"
-    return f"CREATE OR REPLACE VIEW {identifier(view)} AS {body};\n{_comments(view, schema, more)}"
+    return _piece(view, body, schema, more)
 
 
-def _catalogue_view(name: str, paths: Sequence[str]) -> str:
+def _catalogue_view(name: str, paths: Sequence[str]) -> Piece:
     """ITEMS or TOPICS: of one id, the row that landed last holds."""
     schema = SCHEMAS[name]
     columns = ", ".join(identifier(c) for c in schema.names)
@@ -265,7 +259,12 @@ def _catalogue_view(name: str, paths: Sequence[str]) -> str:
     body = _empty(schema, [])
     if selects:
         body = f"SELECT {columns} FROM ({' UNION ALL '.join(selects)}) {last}"
-    return f"CREATE OR REPLACE VIEW {identifier(name)} AS {body};\n{_comments(name, schema, {})}"
+    return _piece(name, body, schema, {})
+
+
+def _piece(view: str, body: str, schema: TableSchema, added: Mapping[str, str]) -> Piece:
+    make = f"CREATE OR REPLACE VIEW {identifier(view)} AS {body};"
+    return Piece(view, make, _comments(view, schema, added), alone=True)
 
 
 def _scan(paths: Sequence[str]) -> str:
@@ -312,11 +311,7 @@ def _comments(view: str, schema: TableSchema, added: Mapping[str, str]) -> str:
     for column in schema.columns:
         unit = f" ({column.unit})" if column.unit else ""
         texts[column.name] = column.meaning + unit
-    name = identifier(view)
-    lines = [f"COMMENT ON VIEW {name} IS {quote(_view_meaning(view, schema))};"]
-    for column_name, text in texts.items():
-        lines.append(f"COMMENT ON COLUMN {name}.{identifier(column_name)} IS {quote(text)};")
-    return "\n".join(lines)
+    return comment_sql("VIEW", view, _view_meaning(view, schema), texts)
 
 
 def _view_meaning(view: str, schema: TableSchema) -> str:

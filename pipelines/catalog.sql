@@ -370,7 +370,10 @@ CREATE OR REPLACE VIEW catalogue AS
 SELECT view_name AS name, 'view' AS kind, comment FROM duckdb_views()
 WHERE NOT internal AND database_name = current_database()
 UNION ALL
+SELECT table_name, 'table', comment FROM duckdb_tables()
+WHERE NOT internal AND database_name = current_database() AND NOT temporary
+UNION ALL
 SELECT function_name, 'macro', comment FROM duckdb_functions()
 WHERE NOT internal AND database_name = current_database() AND comment IS NOT NULL
 ORDER BY kind DESC, name;
-COMMENT ON VIEW catalogue IS 'the views and macros, and what they say';
+COMMENT ON VIEW catalogue IS 'the views, tables and macros, and what they say';

@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.catalog_meanings import MEANINGS
+from pipelines.catalog_pieces import Piece, comment_sql
 from pipelines.health.records import Health
 from pipelines.manifests import Landing, Manifest
 from pipelines.sql_text import Moment, table_sql
@@ -26,13 +28,13 @@ _RATE_COLUMNS = {
 
 def record_tables(
     chain: Sequence[Manifest], landings: Sequence[Landing], healths: Sequence[Health] = ()
-) -> list[str]:
-    """SQL of every record table; `chain` is oldest first, its last night is the catalogue's."""
+) -> list[Piece]:
+    """Every record table; `chain` is oldest first, its last night is the catalogue's."""
     last = chain[-1] if chain else None
     config = last.config if last else {}
     return [
         _settings(last, config),
-        table_sql(
+        _table(
             "actions",
             {"code": "INTEGER", "name": "VARCHAR", "value": "DOUBLE", "positive": "BOOLEAN"},
             [
@@ -40,6 +42,7 @@ def record_tables(
                 for code, a in enumerate(config.get("actions", ()))
             ],
         ),
+        _arms(config),
         *_night_tables(chain, landings),
         _prior(chain),
         *_landing_tables(landings),
@@ -47,7 +50,13 @@ def record_tables(
     ]
 
 
-def _settings(last: Manifest | None, config: Mapping[str, Any]) -> str:
+def _table(name: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> Piece:
+    meaning, told = MEANINGS[name]
+    comments = comment_sql("TABLE", name, meaning, dict(zip(columns, told, strict=True)))
+    return Piece(name, table_sql(name, columns, rows), comments, alone=True)
+
+
+def _settings(last: Manifest | None, config: Mapping[str, Any]) -> Piece:
     """One row: what the views must know of the night and its configuration."""
     columns = {
         "manifest": "INTEGER",
@@ -68,10 +77,21 @@ def _settings(last: Manifest | None, config: Mapping[str, Any]) -> str:
         outcomes.get("value_high"),
         [a["name"] for a in config.get("actions", ())],
     )
-    return table_sql("settings", columns, [row])
+    return _table("settings", columns, [row])
 
 
-def _night_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[str]:
+def _arms(config: Mapping[str, Any]) -> Piece:
+    """The arms of the experiment in their order; none without one."""
+    experiment = config.get("experiment") or {}
+    rows = [
+        (place, a["name"], float(a.get("share", 0.5)), a.get("selection", {}).get("policy"))
+        for place, a in enumerate(experiment.get("arms", ()))
+    ]
+    columns = {"place": "INTEGER", "arm": "VARCHAR", "share": "DOUBLE", "policy": "VARCHAR"}
+    return _table("arms", columns, rows)
+
+
+def _night_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[Piece]:
     nights = [
         (m.number, m.parent, m.kind, m.date, Moment(m.cutoff), m.seed, m.config_digest, *more)
         for m in chain
@@ -93,7 +113,7 @@ def _night_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> lis
     ]
     night = {"run_date": "DATE"}
     return [
-        table_sql(
+        _table(
             "nights",
             {"manifest": "INTEGER", "parent": "INTEGER", "kind": "VARCHAR"}
             | night
@@ -101,18 +121,18 @@ def _night_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> lis
             | {"embedding_version": "VARCHAR", "runner": "VARCHAR", "seconds": "DOUBLE"},
             nights,
         ),
-        table_sql(
+        _table(
             "night_counts", night | {"step": "VARCHAR", "what": "VARCHAR", "n": "BIGINT"}, counts
         ),
-        table_sql("night_seconds", night | {"step": "VARCHAR", "seconds": "DOUBLE"}, seconds),
-        table_sql(
+        _table("night_seconds", night | {"step": "VARCHAR", "seconds": "DOUBLE"}, seconds),
+        _table(
             "night_inputs",
             night
             | {"landing": "INTEGER", "table_name": "VARCHAR", "path": "VARCHAR"}
             | {"row_group": "INTEGER", "n": "BIGINT", "first_at": _TIME, "last_at": _TIME},
             inputs,
         ),
-        table_sql(
+        _table(
             "night_retrieval",
             night
             | {"arm": "VARCHAR", "asked": "VARCHAR", "model": "INTEGER", "fell_back": "VARCHAR"},
@@ -133,7 +153,7 @@ def _spans(landings: Sequence[Landing]) -> dict[tuple[str, int], tuple[Moment, M
     }
 
 
-def _prior(chain: Sequence[Manifest]) -> str:
+def _prior(chain: Sequence[Manifest]) -> Piece:
     """The prior of every night by surface and arm; surface NULL: the default of the others."""
     rows = [
         (m.date, rate.get("surface"), rate.get("arm"), *(rate.get(c) for c in _RATE_COLUMNS))
@@ -142,10 +162,10 @@ def _prior(chain: Sequence[Manifest]) -> str:
         for rate in (m.prior.get("default", {}), *m.prior.get("rates", ()))
     ]
     columns = {"run_date": "DATE", "surface": "VARCHAR", "arm": "VARCHAR"} | _RATE_COLUMNS
-    return table_sql("prior", columns, rows)
+    return _table("prior", columns, rows)
 
 
-def _landing_tables(landings: Sequence[Landing]) -> list[str]:
+def _landing_tables(landings: Sequence[Landing]) -> list[Piece]:
     head = [
         (i.number, i.source, None if i.starts_at is None else Moment(i.starts_at), list(i.notes))
         for i in landings
@@ -163,17 +183,17 @@ def _landing_tables(landings: Sequence[Landing]) -> list[str]:
     ]
     landing = {"landing": "INTEGER"}
     return [
-        table_sql(
+        _table(
             "landings",
             landing | {"source": "VARCHAR", "starts_at": _TIME, "notes": "VARCHAR[]"},
             head,
         ),
-        table_sql(
+        _table(
             "landed_files",
             landing | {"table_name": "VARCHAR", "path": "VARCHAR", "n": "BIGINT"},
             files,
         ),
-        table_sql(
+        _table(
             "landing_sources",
             landing | {"path": "VARCHAR", "digest": "VARCHAR", "n": "BIGINT"},
             sources,
@@ -181,7 +201,7 @@ def _landing_tables(landings: Sequence[Landing]) -> list[str]:
     ]
 
 
-def _night_health(healths: Sequence[Health]) -> str:
+def _night_health(healths: Sequence[Health]) -> Piece:
     """What each night recorded of the loop, a row a figure."""
     texts = ("figure", "surface", "arm", "part")
     numbers = ("value", "low", "high", "expected")
@@ -194,4 +214,4 @@ def _night_health(healths: Sequence[Health]) -> str:
         for f in h.figures
     ]
     columns |= {"n": "BIGINT", "share": "DOUBLE"}
-    return table_sql("night_health", columns, rows)
+    return _table("night_health", columns, rows)

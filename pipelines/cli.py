@@ -1,4 +1,4 @@
-"""The command line: `queryloop [--debug] COMMAND ...`."""
+"""The commands: `queryloop [--debug] COMMAND ...`; see `pipelines.entry` for how it begins."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipelines.catalog import query, write_catalog
 from pipelines.config import NightConfig, render_config
 from pipelines.demo import DemoOptions, run_demo
+from pipelines.entry import add_quick, main, new_app
 from pipelines.evaluate import StudyOptions, evaluate_retrieval
-from pipelines.explain.command import explain
-from pipelines.failures import CommandGroup, quiet_beam
+from pipelines.export.command import export
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.health.command import after_night, health, report
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
+from pipelines.night_options import WarehouseOption, night_asked, parse_date
 from pipelines.nights import config_of, rebuild, run_nights
 from pipelines.object_stores import use_options
 from pipelines.plan import date_of
@@ -28,40 +28,22 @@ from pipelines.spacing.command import explain_feed, spacing_app
 from pipelines.spacing.file import render_spacing
 from pipelines.summary import show_model, show_night
 from pipelines.training import TrainOptions, train_models
-from pipelines.warehouse import Warehouse, parse_date
+from pipelines.warehouse import Warehouse
 from retrieval.spacing.classes import Spacing
 
-app = typer.Typer(
-    cls=CommandGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Decides which of a user's interests query the candidate generator tonight, "
-    "and learns from what came of it.",
-)
+app = new_app()
 importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
 app.command("health")(health)
 app.command("report")(report)
-app.command("explain")(explain)
+app.command("export")(export)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")
 
-WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 PathOption = Annotated[str | None, typer.Option(help="Parquet or CSV: a file, folder or glob")]
 BEAM = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.callback()
-def queryloop(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="show tracebacks, and what Beam's runner logs")
-    ] = False,
-) -> None:
-    """What holds for every command."""
-    quiet_beam(not debug)
 
 
 @app.command()
@@ -211,28 +193,7 @@ def retrieval(  # noqa: PLR0913 (one option a decision)
     evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
 
 
-@app.command()
-def sql(
-    statement: Annotated[str, typer.Argument(help="SQL over the views; try SHOW TABLES")],
-    warehouse: WarehouseOption,
-    date: Annotated[str | None, typer.Option(help="as of that night")] = None,
-    format: Annotated[str, typer.Option(help="table, json or csv")] = "table",
-) -> None:
-    """Ask the tables in DuckDB."""
-    opened = Warehouse.open(warehouse)
-    print(query(opened, statement, _night_or_head(opened, date), format=format))
-
-
-@app.command()
-def catalog(
-    warehouse: WarehouseOption,
-    out: Annotated[Path, typer.Option(help="DuckDB file to write")],
-    date: Annotated[str | None, typer.Option(help="as of that night")] = None,
-) -> None:
-    """Write a DuckDB database of documented views; open it read-only with any client."""
-    opened = Warehouse.open(warehouse)
-    write_catalog(opened, out, _night_or_head(opened, date))
-    print(f"wrote {out}; its views read the files of {opened.root}")
+add_quick(app)
 
 
 @app.command("fingerprint")
@@ -252,7 +213,7 @@ def fingerprint_(
     Against another warehouse the tables are compared that must not depend on when files came.
     """
     opened = Warehouse.open(warehouse)
-    manifest = _manifest(opened, date)
+    manifest = night_asked(opened, date)
     if compare_ is None:
         for name, digest in fingerprint(opened, manifest).items():
             print(name, digest)
@@ -261,7 +222,7 @@ def fingerprint_(
         other, theirs = opened, opened.manifest(int(compare_))
     else:
         other = Warehouse.open(compare_)
-        theirs = _manifest(other, manifest.date.isoformat())
+        theirs = night_asked(other, manifest.date.isoformat())
     tables = None if every or other is opened else LATE_FILE_TABLES
     _print_differences(compare((opened, manifest), (other, theirs), tables=tables))
 
@@ -281,18 +242,6 @@ def _rebuild(warehouse: Warehouse, date: dt.date, run: RunOptions, console: Cons
     _print_differences(compare((warehouse, warehouse.night(date)), (warehouse, rebuilt), ignore={}))
 
 
-def _night_or_head(warehouse: Warehouse, date: str | None) -> Manifest | None:
-    """The night of `date`, else the newest; None before the first."""
-    return warehouse.head() if date is None else warehouse.night(parse_date(date))
-
-
-def _manifest(warehouse: Warehouse, date: str | None) -> Manifest:
-    found = _night_or_head(warehouse, date)
-    if found is None:
-        raise ValueError(f"{warehouse.root} has no night yet; run `queryloop night` first")
-    return found
-
-
 def _dates(date: str | None, first: str | None, last: str | None) -> list[dt.date]:
     if date is not None and first is None and last is None:
         first = last = date
@@ -306,6 +255,4 @@ def _dates(date: str | None, first: str | None, last: str | None) -> list[dt.dat
     return [start + dt.timedelta(days=i) for i in range((end - start).days + 1)]
 
 
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="queryloop")
+__all__ = ["app", "main"]

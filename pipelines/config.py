@@ -14,6 +14,7 @@ from typing import ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.health.alarms import HealthConfig
+from pipelines.manifests import Manifest
 from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
 from profiling.decay import HOUR_US
@@ -130,6 +131,15 @@ def load_config(text: str, where: str) -> NightConfig:
     return load_options(NightConfig, text, where)[0]
 
 
+def config_from_manifest(manifest: Manifest) -> NightConfig:
+    """The configuration that a night ran with."""
+    raw = dict(manifest.config)
+    try:  # what a night wrote is whole; the YAML reader would take a third of a second to find so
+        return TypeAdapter(NightConfig).validate_python(raw)
+    except ValidationError:
+        return load_config(json.dumps(raw), f"manifest {manifest.number}")
+
+
 def render_config(config: NightConfig) -> str:
     """YAML that holds every option, its value and what it means; `load_config` reads it back.
 
@@ -142,4 +152,4 @@ def render_config(config: NightConfig) -> str:
     return head + render_options(config)
 
 
-__all__ = ["ConfigError", "NightConfig", "load_config", "render_config"]
+__all__ = ["ConfigError", "NightConfig", "config_from_manifest", "load_config", "render_config"]

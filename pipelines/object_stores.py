@@ -24,8 +24,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import IO, Any
 
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+from pipelines.beam_files import FileSystems
 
 S3 = "s3://"
 READ_AHEAD = 2 << 20  # bytes; what a store sends in the time that it takes to answer at all
@@ -39,6 +38,8 @@ _CURE = (
 
 def use_options(beam_args: tuple[str, ...]) -> None:
     """Make Beam's file system options hold in this process, before any pipeline is made."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     FileSystems.set_options(PipelineOptions(list(beam_args)))
 
 
@@ -221,6 +222,8 @@ def _split(url: str) -> tuple[str, str]:
 
 def _client() -> Any:
     """The client of this process for Beam's present options; safe to share between threads."""
+    from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+
     options = FileSystems._pipeline_options or PipelineOptions([])  # Beam has no public way
     s3 = options.view_as(S3Options)
     return _connect(

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-from apache_beam.io.filesystems import FileSystems
 
+from pipelines.beam_files import FileSystems
 from pipelines.object_stores import S3, S3Store
 
 _S3 = S3Store()

@@ -50,18 +50,6 @@ class PublishConflict(RuntimeError):
     """Another night was published while this one ran."""
 
 
-def parse_date(text: str) -> dt.date:
-    """A day as people write it.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no date; write YYYY-MM-DD") from error
-
-
 @dataclass(frozen=True)
 class Warehouse:
     """An open warehouse.
@@ -157,17 +145,6 @@ class Warehouse:
         dates = [m.date.isoformat() for m in nights if m.kind != "bootstrap"]
         known = f"nights run: {dates[0]} to {dates[-1]}" if dates else "no night was run yet"
         raise ValueError(f"{self.root} has no night of {date}; {known}")
-
-    def night_or_head(self, date: str | None) -> Manifest:
-        """The night of `date`, YYYY-MM-DD, else the newest.
-
-        Raises:
-            ValueError: There is no such night, or none yet.
-        """
-        found = self.head() if date is None else self.night(parse_date(date))
-        if found is None or found.kind == "bootstrap":
-            raise ValueError(f"{self.root} has no night yet; run `queryloop night` first")
-        return found
 
     def read(
         self, name: str, manifest: Manifest | None = None, columns: Sequence[str] | None = None

@@ -9,6 +9,8 @@ every process counts from a place of its own; what is computed does not depend o
 A cache outlives the code that filled it. Its index names the classes that a kernel's arguments
 have, and numba reads it before it asks whether the source has changed: a class that has moved since
 ends in an import error. Such an index is as good as none.
+
+So every kernel takes its `njit` from here; what has no kernel need not wait for numba's import.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import os
 import secrets
 from typing import Any
 
+from numba import njit
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import IndexDataCacheFile
+
+__all__ = ["njit"]
 
 
 def count_from_elsewhere() -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from profiling.actions import Actions, action_codes
+from profiling.compiling import njit
 from profiling.decay import DAY_US, HOUR_US
 from profiling.intake import Refusal, admit_rows
 from profiling.items import Items

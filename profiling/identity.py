@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import FloatArray, IntArray
 from profiling.ward import FloatMatrix
 

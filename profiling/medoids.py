@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import FloatArray, IntArray
 from profiling.ward import FloatMatrix
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import IntArray
 
 FloatMatrix = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.items import Items
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import IntArray, group_offsets, ints, sort_rows

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from profiling.actions import Actions
+from profiling.compiling import njit
 from profiling.decay import DAY_US
 from profiling.history import positive_events
 from profiling.options import FORBID_UNKNOWN, check_options, option

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiling.compiling import njit
 from profiling.items import Items
 from profiling.schema import Column, IntArray, TableSchema, ints
 from profiling.tables import F64, I64, TEXT
@@ -228,7 +228,7 @@ def _inferred_table(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _nearest_medoids(
     shown: IntArray,
     starts: IntArray,

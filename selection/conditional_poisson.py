@@ -19,8 +19,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.hashing import UIntArray
 from profiling.schema import FloatArray, IntArray
 

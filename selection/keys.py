@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import IntArray
 
 _RUN = 12  # rows that insertion sort takes

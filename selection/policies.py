@@ -25,8 +25,8 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.hashing import UIntArray
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import FloatArray, IntArray, floats, ints

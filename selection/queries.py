@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.hashing import UIntArray, hash64
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray, ints
@@ -21,8 +21,9 @@ from selection.conditions import conditions_of
 from selection.policies import SelectionConfig, policy_version, policy_weights
 from selection.sampling import DrawRequest, Sets, draw_ids, draw_keys, sample_sets
 from selection.tables import CLUSTER_REWARDS, QUERIES
+from selection.weights import WEIGHTS
 
-__all__ = ["SelectionConfig", "select_queries"]
+__all__ = ["SelectionConfig", "select_queries", "weigh_queries"]
 
 _COLUMNS = (  # of CLUSTER_REWARDS, that weights and queries are made of
     *("user_id", "surface", "cluster_id", "arm", "query_type", "query_id", "importance"),
@@ -60,22 +61,56 @@ def select_queries(
         ValueError: A column is missing or wrong, an arm has no config, a cluster comes twice, or a
             weight is not finite.
     """
-    rows = CLUSTER_REWARDS.check(cluster_rewards, "select_queries").select(list(_COLUMNS))
-    groups = _Groups.of(rows)
-    chosen = _configs(groups, selections)
-    request = DrawRequest(seed, 0, run_date, "", salt)
-    keys = draw_keys(request, groups.users, groups.surface_hashes)
-    weights = _weights(groups, chosen, keys)
+    weighed = _weigh(cluster_rewards, selections, DrawRequest(seed, 0, run_date, "", salt))
+    groups, chosen = weighed.groups, weighed.configs
     configs = [config for _, config in chosen.by_arm]
     sets = sample_sets(
         groups.offsets,
-        weights,
+        weighed.weights,
         np.array([c.queries for c in configs], np.int64)[chosen.arms],
         np.array([c.floor for c in configs], np.float64)[chosen.arms],
-        keys,
+        weighed.keys,
     )
-    drawn = _Drawn(groups, chosen, sets, weights)
-    return _queries(drawn, items, keys, run_date)
+    drawn = _Drawn(groups, chosen, sets, weighed.weights)
+    return _queries(drawn, items, weighed.keys, run_date)
+
+
+def weigh_queries(
+    cluster_rewards: pa.Table,
+    items: Items,
+    selections: Mapping[str, SelectionConfig],
+    *,
+    run_date: date,
+    seed: int,
+    salt: str,
+) -> pa.Table:
+    """What `select_queries` draws from, for draws per request: arguments and errors as there.
+
+    Returns:
+        WEIGHTS, sorted by key: a row an interest, drawn or not.
+    """
+    weighed = _weigh(cluster_rewards, selections, DrawRequest(seed, 0, run_date, "", salt))
+    groups, by_arm = weighed.groups, weighed.configs.by_arm
+    sizes = np.diff(groups.offsets)
+    arms = np.repeat(weighed.configs.arms, sizes)
+    query_ids = ints(groups.rows, "query_id")
+    configs = [config for _, config in by_arm]
+    limits = np.array([c.topics for c in configs], np.int64)[arms]
+    return WEIGHTS.build(
+        {
+            "user_id": ints(groups.rows, "user_id"),
+            "surface": _texts(groups.surface_names, np.repeat(groups.surfaces, sizes)),
+            "cluster_id": ints(groups.rows, "cluster_id"),
+            "query_type": groups.rows["query_type"],
+            "query_id": query_ids,
+            "weight": weighed.weights,
+            "queries": np.array([c.queries for c in configs], np.int32)[arms],
+            "floor": np.array([c.floor for c in configs], np.float64)[arms],
+            "policy": _texts([policy_version(c) for c in configs], arms),
+            "arm": _texts([name for name, _ in by_arm], arms),
+            "conditions": conditions_of(query_ids, items, limits),
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -140,6 +175,16 @@ class _Configs:
 
 
 @dataclass(frozen=True)
+class _Weighed:
+    """Groups with (n,) policy weights and (g,) keys of their randomness."""
+
+    groups: _Groups
+    configs: _Configs
+    weights: FloatArray
+    keys: UIntArray
+
+
+@dataclass(frozen=True)
 class _Drawn:
     """All that a query is made of."""
 
@@ -157,6 +202,16 @@ class _Drawn:
     def slots(self) -> IntArray:
         """(d,) int64."""
         return np.arange(len(self.group)) - self.sets.offsets[self.group]
+
+
+def _weigh(
+    cluster_rewards: pa.Table, selections: Mapping[str, SelectionConfig], request: DrawRequest
+) -> _Weighed:
+    rows = CLUSTER_REWARDS.check(cluster_rewards, "select_queries").select(list(_COLUMNS))
+    groups = _Groups.of(rows)
+    chosen = _configs(groups, selections)
+    keys = draw_keys(request, groups.users, groups.surface_hashes)
+    return _Weighed(groups, chosen, _weights(groups, chosen, keys), keys)
 
 
 def _configs(groups: _Groups, selections: Mapping[str, SelectionConfig]) -> _Configs:

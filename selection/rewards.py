@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from profiling.actions import Actions, counts_list, counts_matrix
+from profiling.compiling import njit
 from profiling.decay import half_life_weights
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import TIMESTAMP, FloatArray, IntArray, floats, ints

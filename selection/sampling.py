@@ -20,8 +20,8 @@ from datetime import date
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.hashing import UIntArray, hash63, hash64, mix64
 from profiling.schema import FloatArray, IntArray
 from selection.conditional_poisson import Groups, draw_groups

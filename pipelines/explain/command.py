@@ -11,14 +11,15 @@ import typer
 
 from pipelines.explain.story import story_of
 from pipelines.explain.terminal import show_story
+from pipelines.night_options import NightOption, WarehouseOption
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
 
 
 def explain(
-    warehouse: Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")],
+    warehouse: WarehouseOption,
     user: Annotated[str, typer.Option(help="the user's id, or its name in the imported log")],
-    date: Annotated[str | None, typer.Option(help="the night; the newest by default")] = None,
+    date: NightOption = None,
     html: Annotated[Path | None, typer.Option(help="HTML page to write")] = None,
     json_: Annotated[bool, typer.Option("--json", help="the story as JSON")] = False,
 ) -> None:

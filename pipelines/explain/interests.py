@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config import config_from_manifest
 from pipelines.explain.rows import UserRows
 from pipelines.manifests import Manifest
-from pipelines.nights import config_from_manifest
 from selection.chances import inclusion_chances
 
 _PROFILE = ("user_id", "cluster_id", "medoid_item_id", "item_ids", "n_items", "first_at", "last_at",

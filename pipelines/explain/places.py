@@ -181,22 +181,33 @@ def places_of_feed(rows: UserRows, draws: Sequence[Drawn], after: Came) -> tuple
     came: dict[tuple[int, int], int] = {}
     for r in after.rows:
         came[r["draw_id"], r["item_id"]] = came.get((r["draw_id"], r["item_id"]), 0) | r["actions"]
+    explained = [
+        (surface, row, one, candidates)
+        for surface in dict.fromkeys(d.surface for d in draws)
+        for row, one, candidates in _explained(night, rows.user, surface)
+    ]
+    titles = rows.titles(
+        i for _, row, one, _ in explained for i in (row["item_id"], *_items_of(one))
+    )
     found: list[Place] = []
-    for surface in dict.fromkeys(d.surface for d in draws):
-        feed, explained = night.explained(rows.user, surface)
-        shown = feed.to_pylist()
-        pool = night.candidates.filter(pc.equal(night.candidates["surface"], surface))
-        candidates = pc.count_distinct(pool["item_id"]).as_py()
-        for row, one in zip(shown, map(explained, range(len(shown))), strict=True):
-            titles = rows.titles([row["item_id"], *_items_of(one)])
-            mask = came.get((row["draw_id"], row["item_id"]))
-            done = after.done(mask) if mask else ()
-            facts = _facts(one, titles) | {"shown": mask is not None, "done": done}
-            found.append(
-                Place(surface, row["position"], row["item_id"], titles[row["item_id"]],
-                      slots.get(row["draw_id"], -1), candidates=candidates, **facts)
-            )  # fmt: skip
+    for surface, row, one, candidates in explained:
+        mask = came.get((row["draw_id"], row["item_id"]))
+        facts = _facts(one, titles) | {"shown": mask is not None}
+        facts["done"] = after.done(mask) if mask else ()
+        slot, title = slots.get(row["draw_id"], -1), titles[row["item_id"]]
+        place = surface, row["position"], row["item_id"], title, slot
+        found.append(Place(*place, candidates=candidates, **facts))
     return tuple(found)
+
+
+def _explained(
+    night: ServedNight, user: int, surface: str
+) -> list[tuple[dict[str, Any], Explanation, int]]:
+    """Rows of a feed, why each stands there, and among how many it was chosen."""
+    feed, explain = night.explained(user, surface)
+    pool = night.candidates.filter(pc.equal(night.candidates["surface"], surface))
+    candidates = pc.count_distinct(pool["item_id"]).as_py()
+    return [(row, explain(i), candidates) for i, row in enumerate(feed.to_pylist())]
 
 
 def _items_of(one: Explanation) -> list[int]:

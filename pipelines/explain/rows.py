@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,7 +13,7 @@ from pipelines.importers.keys import hash_id
 from pipelines.manifests import Manifest
 from pipelines.stored import read_files
 from pipelines.warehouse import Warehouse
-from profiling.schema import IntArray
+from profiling.tables import I64
 
 KNOWN_BY = ("PROFILES", "HISTORY", "OPEN")  # where a user of the warehouse has rows
 
@@ -31,7 +31,6 @@ class UserRows:
     manifest: Manifest
     user: int
     name: str
-    _titles: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, warehouse: Warehouse, manifest: Manifest, name: str) -> UserRows:
@@ -59,14 +58,13 @@ class UserRows:
 
     def titles(self, items: Iterable[int]) -> dict[int, str]:
         """What people call the items: the title, else their number."""
-        wanted = set(items)
-        if not wanted <= self._titles.keys():
-            self._read_titles(np.array(sorted(wanted), np.int64))
-        return self._titles
-
-    def _read_titles(self, items: IntArray) -> None:
-        files = self.manifest.catalogue["ITEMS"]
-        rows = read_files(self.warehouse.root, "ITEMS", files, ["item_id", "title"])
-        rows = rows.filter(pc.is_in(rows["item_id"], pa.array(items)))
+        wanted = sorted(set(items))
+        rows = self._catalogue.filter(pc.is_in(self._catalogue["item_id"], pa.array(wanted, I64)))
         found = dict(zip(*(rows[c].to_pylist() for c in ("item_id", "title")), strict=True))
-        self._titles.update({int(i): found.get(int(i)) or f"item {i}" for i in items})
+        return {i: found.get(i) or f"item {i}" for i in wanted}
+
+    @cached_property
+    def _catalogue(self) -> pa.Table:
+        """Number and title of every item; the later row of one that landed twice comes last."""
+        files = self.manifest.catalogue["ITEMS"]
+        return read_files(self.warehouse.root, "ITEMS", files, ["item_id", "title"])

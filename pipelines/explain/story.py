@@ -16,6 +16,7 @@ from pipelines.explain.places import (
     seen_until,
 )
 from pipelines.explain.rows import UserRows
+from pipelines.night_options import night_run
 from pipelines.warehouse import Warehouse
 
 NIGHTS = 28  # of history that is told
@@ -61,7 +62,7 @@ def story_of(warehouse: Warehouse, name: str, date: str | None = None) -> UserSt
     Raises:
         ValueError: There is no such night or user.
     """
-    manifest = warehouse.night_or_head(date)
+    manifest = night_run(warehouse, date)
     every = [m for m in warehouse.chain(warehouse.head()) if m.kind != "bootstrap"]
     chain = [m for m in every if m.date <= manifest.date][-NIGHTS:]
     later = [m for m in every if m.date > manifest.date][:AFTER]

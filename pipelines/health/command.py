@@ -17,6 +17,7 @@ from pipelines.health.alarms import HealthConfig, night_alarms
 from pipelines.health.figures import MEANINGS, record_health
 from pipelines.health.records import Alarm, Figure, Health
 from pipelines.manifests import Manifest
+from pipelines.night_options import NightOption, WarehouseOption, night_run
 from pipelines.nights import config_of
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
@@ -51,8 +52,8 @@ def after_night(
 
 
 def health(
-    warehouse: Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")],
-    date: Annotated[str | None, typer.Option(help="the night; the newest by default")] = None,
+    warehouse: WarehouseOption,
+    date: NightOption = None,
     json_: Annotated[bool, typer.Option("--json", help="figures and alarms as JSON")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 where an alarm rings")] = False,
 ) -> None:
@@ -61,7 +62,7 @@ def health(
     Example: queryloop health --warehouse W --date 2022-05-08
     """
     opened = Warehouse.open(warehouse)
-    found, alarms = check_health(opened, opened.night_or_head(date), config_of(opened).health)
+    found, alarms = check_health(opened, night_run(opened, date), config_of(opened).health)
     if json_:
         print(json.dumps(asdict(found) | {"alarms": [asdict(a) for a in alarms]}, indent=1))
     else:
@@ -73,16 +74,16 @@ def health(
 
 
 def report(
-    warehouse: Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")],
+    warehouse: WarehouseOption,
     out: Annotated[Path, typer.Option(help="HTML file to write")],
-    date: Annotated[str | None, typer.Option(help="the night; the newest by default")] = None,
+    date: NightOption = None,
 ) -> None:
     """Write one HTML page about a night, to be read offline, on a phone too.
 
     Example: queryloop report --warehouse W --date 2022-05-08 --out night.html
     """
     opened = Warehouse.open(warehouse)
-    write_report(opened, opened.night_or_head(date), out)
+    write_report(opened, night_run(opened, date), out)
     print(f"wrote {out}")
 
 

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.catalog_pieces import needed, template_pieces
 from pipelines.catalog_records import record_tables
 from pipelines.health.records import Figure, Health, read_health, write_health
 from pipelines.manifests import Manifest, StoredFile
@@ -25,8 +26,10 @@ from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US, HOUR_US
 
 ROWS = 2_000_000  # interests that are looked at
-CATALOG = Path(__file__).parents[1] / "catalog.sql"
-VIEWS = Path(__file__).with_name("views.sql")
+SCRIPTS = [
+    Path(__file__).parents[1] / name
+    for name in ("catalog.sql", "catalog_macros.sql", "health/views.sql")
+]
 MEANINGS = {
     "rate": "value per impression that closed, by policy",
     "engaged": "share of these impressions with a positive action",
@@ -99,20 +102,14 @@ def measure_health(warehouse: Warehouse, manifest: Manifest, rows: int = ROWS) -
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET python_enable_replacements = false")
-        for statement in record_tables(reader.nights, warehouse.landings()):
-            connection.execute(statement)
+        for table in record_tables(reader.nights, warehouse.landings()):
+            connection.execute(table.make)
         reader.register(connection)
-        for view in ("draw_check",):
-            connection.execute(_view_of(CATALOG.read_text(), view))
-        connection.execute(VIEWS.read_text())
+        views = template_pieces("\n".join(path.read_text() for path in SCRIPTS))
+        for view in needed(views, " ".join(statement for statement, _ in _SOURCES)) or ():
+            connection.execute(view.make)
         figures = tuple(_figures(connection, manifest.date))
     return Health(manifest.number, manifest.date.isoformat(), reader.share, figures)
-
-
-def _view_of(script: str, name: str) -> str:
-    """The statement of `script` that makes one view."""
-    start = script.index(f"CREATE OR REPLACE VIEW {name} AS")
-    return script[start : script.index(";\n", start) + 1]
 
 
 class _NightFiles:
@@ -277,7 +274,7 @@ def _calibration(r: dict[str, Any]) -> list[Figure]:
 
 def _draws(r: dict[str, Any]) -> list[Figure]:
     who = r["surface"], r["arm"], r["policy"]
-    share, error = r["stood_for"], 1.959964 * r["error"]
+    share, error = r["stood_for"], 1.96 * r["error"]
     return [
         Figure("draws", *who, share, share - error, share + error, 1.0, n=r["draws"]),
         Figure("draw z", *who, r["z"], expected=0.0, n=r["draws"]),

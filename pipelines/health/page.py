@@ -59,8 +59,8 @@ class _Records:
         self.night = chain[-1].date
         self._connection = duckdb.connect()
         self._connection.execute("SET TimeZone = 'UTC'")
-        for statement in record_tables(chain, warehouse.landings(), healths):
-            self._connection.execute(statement)
+        for table in record_tables(chain, warehouse.landings(), healths):
+            self._connection.execute(table.make)
 
     def __enter__(self) -> _Records:
         return self

@@ -1,12 +1,6 @@
 -- Loop health, one row a night and group. A night's own figures (night_health) are these views over
 -- that night's files; here they are over all nights. Rates are ratios of sums over users, so their
--- intervals come from what users differ by: with sums v_u, w_u of user u and r = sum v / sum w,
---     se^2 = n / (n - 1) * sum_u (v_u - r w_u)^2 / (sum_u w_u)^2
-
-CREATE OR REPLACE MACRO ratio_error(n, v, w, vv, vw, ww) AS (
-    CASE WHEN n > 1 AND w > 0 THEN
-        sqrt(greatest(vv - 2 * (v / w) * vw + (v / w) * (v / w) * ww, 0) * n / (n - 1)) / w END);
-COMMENT ON MACRO ratio_error IS 'standard error of v / w from sums over n users, and over their squares and products';
+-- intervals come from what users differ by (ratio_error).
 
 CREATE OR REPLACE VIEW health_rates AS
 WITH positive AS (SELECT coalesce(sum(1::BIGINT << code), 0)::BIGINT AS mask FROM actions WHERE positive),
@@ -16,16 +10,23 @@ by_user AS (
            sum(examination * credit) AS w, sum(examination * credit * value) AS v,
            sum(credit) AS credit, sum(credit * ((actions & mask) <> 0)::INTEGER) AS engaged
     FROM OUTCOMES CROSS JOIN positive GROUP BY ALL),
-sums AS (
+rates AS (
     SELECT run_date, surface, arm, policy, attribution, count(*) AS users,
            sum(impressions)::BIGINT AS impressions, sum(engaged) / nullif(sum(credit), 0) AS engaged,
-           sum(v) AS v, sum(w) AS w, sum(v * v) AS vv, sum(v * w) AS vw, sum(w * w) AS ww
-    FROM by_user GROUP BY ALL),
-rates AS (SELECT *, v / nullif(w, 0) AS rate, ratio_error(users, v, w, vv, vw, ww) AS error FROM sums)
+           sum(v) / nullif(sum(w), 0) AS rate, ratio_error(v, w) AS error
+    FROM by_user GROUP BY ALL)
 SELECT run_date, surface, arm, policy, attribution, users, impressions, engaged, rate,
-       rate - 1.959964 * error AS low, rate + 1.959964 * error AS high
+       rate - 1.96 * error AS low, rate + 1.96 * error AS high
 FROM rates;
 COMMENT ON VIEW health_rates IS 'what closed each night: value per impression by surface, arm, policy and attribution, with a 95 % interval over users';
+COMMENT ON COLUMN health_rates.run_date IS 'the night that closed them';
+COMMENT ON COLUMN health_rates.surface IS 'where: home, related, ...';
+COMMENT ON COLUMN health_rates.arm IS 'arm of the experiment, empty if none';
+COMMENT ON COLUMN health_rates.attribution IS 'logged, inferred or none';
+COMMENT ON COLUMN health_rates.users IS 'whose impressions these are';
+COMMENT ON COLUMN health_rates.impressions IS 'that closed';
+COMMENT ON COLUMN health_rates.low IS '95 % interval over users';
+COMMENT ON COLUMN health_rates.high IS '95 % interval over users';
 COMMENT ON COLUMN health_rates.engaged IS 'share of the impressions with a positive action';
 COMMENT ON COLUMN health_rates.rate IS 'mean value of an impression, weighted by examination and credit';
 COMMENT ON COLUMN health_rates.policy IS 'of the draw; empty where no draw is known';
@@ -47,6 +48,14 @@ SELECT run_date, surface, arm, count(*) AS interests, count(*) FILTER (waits) AS
        count(*) FILTER (waits AND days > 28) AS over_28_days
 FROM interests GROUP BY ALL;
 COMMENT ON VIEW health_waiting IS 'interests that nothing was ever shown of, nor drawn tonight: how many, and for how long; never_had_a_chance names them';
+COMMENT ON COLUMN health_waiting.run_date IS 'the night';
+COMMENT ON COLUMN health_waiting.surface IS 'where';
+COMMENT ON COLUMN health_waiting.arm IS 'arm of the experiment, empty if none';
+COMMENT ON COLUMN health_waiting.interests IS 'of users who are served';
+COMMENT ON COLUMN health_waiting.waiting IS 'of which nothing was shown or drawn';
+COMMENT ON COLUMN health_waiting.longest_days IS 'the age of the oldest';
+COMMENT ON COLUMN health_waiting.over_7_days IS 'that wait for more than a week';
+COMMENT ON COLUMN health_waiting.over_28_days IS 'that wait for more than four weeks';
 COMMENT ON COLUMN health_waiting.share IS 'of the night''s interests of users who are served';
 COMMENT ON COLUMN health_waiting.median_days IS 'since the first engagement that the interest counts';
 
@@ -67,6 +76,11 @@ SELECT run_date, surface, arm, what, sum(n)::BIGINT AS n, count(*) AS different,
        2 * sum(place * p) / count(*) - (count(*) + 1) / count(*) AS gini
 FROM ranked GROUP BY ALL;
 COMMENT ON VIEW health_spread IS 'how widely queries, and items shown, are spread: entropy and Gini coefficient of their counts';
+COMMENT ON COLUMN health_spread.run_date IS 'the night';
+COMMENT ON COLUMN health_spread.surface IS 'where';
+COMMENT ON COLUMN health_spread.arm IS 'arm of the experiment, empty if none';
+COMMENT ON COLUMN health_spread.what IS 'queries, or shown items';
+COMMENT ON COLUMN health_spread.n IS 'draws, or impressions that closed';
 COMMENT ON COLUMN health_spread.different IS 'how many different items';
 COMMENT ON COLUMN health_spread.entropy IS 'in bits: 2^entropy items, all as frequent, would be as spread';
 COMMENT ON COLUMN health_spread.gini IS 'among those that came at all: 0 all as often, near 1 few take it all';
@@ -82,6 +96,13 @@ SELECT run_date, surface, arm, prior_source, count(*) AS interests,
        avg(lean) AS lean, avg(reward) AS mean_reward
 FROM leaning GROUP BY run_date, surface, arm, prior_source;
 COMMENT ON VIEW health_prior IS 'what rewards lean on: interests by source, and the weight of the prior in their reward';
+COMMENT ON COLUMN health_prior.run_date IS 'the night';
+COMMENT ON COLUMN health_prior.surface IS 'where';
+COMMENT ON COLUMN health_prior.arm IS 'arm of the experiment, empty if none';
+COMMENT ON COLUMN health_prior.prior_source IS 'observed, user average or global average';
+COMMENT ON COLUMN health_prior.interests IS 'with such a reward';
+COMMENT ON COLUMN health_prior.share IS 'of the night''s interests there';
+COMMENT ON COLUMN health_prior.mean_reward IS 'their mean reward';
 COMMENT ON COLUMN health_prior.lean IS 'k / (k + weight): 1 is the prior alone, 0 the interest''s own record alone';
 
 
@@ -111,6 +132,15 @@ FROM before AS b LEFT JOIN landed USING (run_date) LEFT JOIN closed USING (run_d
 LEFT JOIN refused AS r USING (run_date)
 WHERE b.kind <> 'bootstrap';
 COMMENT ON VIEW health_flow IS 'impressions by night: how many landed, came late, were refused, closed, and to what they could be attributed';
+COMMENT ON COLUMN health_flow.run_date IS 'the night';
+COMMENT ON COLUMN health_flow.landed IS 'impressions that the night consumed';
+COMMENT ON COLUMN health_flow.refused IS 'impressions that it refused';
+COMMENT ON COLUMN health_flow.closed IS 'impressions that it closed';
+COMMENT ON COLUMN health_flow.logged IS 'closed ones whose draw the log names';
+COMMENT ON COLUMN health_flow.inferred IS 'closed ones that the nearest interest was found for';
+COMMENT ON COLUMN health_flow.unattributed_share IS 'of the closed';
+COMMENT ON COLUMN health_flow.late_share IS 'of the landed';
+COMMENT ON COLUMN health_flow.refused_share IS 'of the landed';
 COMMENT ON COLUMN health_flow.late IS 'landed row groups all of whose impressions are older than the night before';
 COMMENT ON COLUMN health_flow.refused_late IS 'refused since their window and lateness had ended';
 COMMENT ON COLUMN health_flow.unattributed IS 'closed impressions that belong to no draw and no interest';
@@ -138,15 +168,23 @@ by_user AS (
     SELECT run_date, surface, arm, bin, user_id, count(DISTINCT impression_id) AS impressions,
            sum(w) AS w, sum(w * value) AS v, sum(w * reward) AS p
     FROM told GROUP BY GROUPING SETS ((run_date, surface, arm, bin, user_id), (run_date, surface, arm, user_id))),
-sums AS (
+rates AS (
     SELECT run_date, surface, arm, bin, count(*) AS users, sum(impressions)::BIGINT AS impressions,
-           sum(v) AS v, sum(w) AS w, sum(p) AS p, sum(v * v) AS vv, sum(v * w) AS vw, sum(w * w) AS ww
-    FROM by_user GROUP BY ALL),
-errors AS (SELECT *, ratio_error(users, v, w, vv, vw, ww) AS error FROM sums)
-SELECT run_date, surface, arm, bin, users, impressions, p / w AS predicted, v / w AS came,
-       v / w - 1.959964 * error AS low, v / w + 1.959964 * error AS high, v / nullif(p, 0) AS came_to_predicted
-FROM errors;
+           sum(p) / sum(w) AS predicted, sum(v) / sum(w) AS came, ratio_error(v, w) AS error
+    FROM by_user GROUP BY ALL)
+SELECT run_date, surface, arm, bin, users, impressions, predicted, came, came - 1.96 * error AS low,
+       came + 1.96 * error AS high, came / nullif(predicted, 0) AS came_to_predicted
+FROM rates;
 COMMENT ON VIEW health_calibration IS 'predicted reward against what came, by tenths of the predicted reward; bin NULL is all together';
+COMMENT ON COLUMN health_calibration.run_date IS 'the night that closed them';
+COMMENT ON COLUMN health_calibration.surface IS 'where';
+COMMENT ON COLUMN health_calibration.arm IS 'arm of the experiment, empty if none';
+COMMENT ON COLUMN health_calibration.users IS 'whose impressions these are';
+COMMENT ON COLUMN health_calibration.impressions IS 'that closed';
+COMMENT ON COLUMN health_calibration.predicted IS 'mean reward that was promised';
+COMMENT ON COLUMN health_calibration.low IS '95 % interval over users';
+COMMENT ON COLUMN health_calibration.high IS '95 % interval over users';
+COMMENT ON COLUMN health_calibration.came_to_predicted IS '1 where the promise was kept';
 COMMENT ON COLUMN health_calibration.bin IS '1: the tenth of the closed impressions whose interests promised least';
 COMMENT ON COLUMN health_calibration.came IS 'mean value of the impressions, with a 95 % interval over users';
 
@@ -158,12 +196,14 @@ SELECT run_date, surface, arm, policy, sum(clusters)::BIGINT AS interests, sum(d
        (sum(stand_for) - sum(clusters)) / nullif(sqrt(sum(standard_error * standard_error)), 0) AS z
 FROM draw_check WHERE draws > 0 GROUP BY ALL;
 COMMENT ON VIEW health_draws IS 'drawn against promised: the interests that the draws stand for, by their propensities, as a share of those there are; draw_check has it by kind of interest';
+COMMENT ON COLUMN health_draws.run_date IS 'the night';
+COMMENT ON COLUMN health_draws.surface IS 'where';
+COMMENT ON COLUMN health_draws.arm IS 'arm of the experiment, empty if none';
+COMMENT ON COLUMN health_draws.policy IS 'name and version';
+COMMENT ON COLUMN health_draws.interests IS 'there are';
+COMMENT ON COLUMN health_draws.draws IS 'made';
+COMMENT ON COLUMN health_draws.least_propensity IS 'of the drawn';
+COMMENT ON COLUMN health_draws.error IS 'standard error of stood_for';
 COMMENT ON COLUMN health_draws.stood_for IS '1 where draws come as often as promised';
 COMMENT ON COLUMN health_draws.z IS 'within some 3 of 0; null where every propensity is 1';
 
-
-COMMENT ON TABLE night_health IS 'the figures that each of the last 60 nights recorded of the loop when it was published, one row a figure; from the views health_..., over its own files';
-COMMENT ON COLUMN night_health.part IS 'which of several: a policy, a source of the prior, queries or shown items, a tenth';
-COMMENT ON COLUMN night_health.expected IS 'what was promised: the predicted reward, or 1';
-COMMENT ON COLUMN night_health.n IS 'rows that it is from: impressions, interests or draws';
-COMMENT ON COLUMN night_health.share IS 'of the users that it is from: whole buckets of a large warehouse are a sample';

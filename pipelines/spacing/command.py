@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
-from pipelines.nights import config_from_manifest, config_of
+from pipelines.nights import config_of
 from pipelines.plan import open_items
 from pipelines.report import render_report
 from pipelines.spacing.file import PAGE, Known, check_spacing, load_spacing

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
-from pipelines.nights import config_from_manifest
 from pipelines.plan import open_items
 from pipelines.spacing.inputs import read_spacing
+from pipelines.stored import read_files
 from pipelines.warehouse import Warehouse
 from profiling.hashing import hash63
 from profiling.items import Items
@@ -81,8 +82,14 @@ class ServedNight:
 
     @cached_property
     def items(self) -> Items:
-        """The catalogue."""
-        return open_items(self.warehouse.root, self.manifest.catalogue["ITEMS"])
+        """The catalogue; of one user's feeds the candidates are all that is needed of it."""
+        root, files = self.warehouse.root, self.manifest.catalogue["ITEMS"]
+        if self.users > 1:
+            return open_items(root, files)
+        rows = read_files(root, "ITEMS", files)
+        return Items.from_table(
+            rows.filter(pc.is_in(rows["item_id"], self.candidates["item_id"].combine_chunks()))
+        )
 
     @cached_property
     def titles(self) -> dict[int, str]:

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from profiling.bootstrap import RESAMPLES, Estimate, estimate, resampled_sums
+from profiling.compiling import njit
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
 from retrieval.candidates import carries_topic

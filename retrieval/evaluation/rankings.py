@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray, ints
 from retrieval.index.exact import Lists

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import IntArray
 from retrieval.index.exact import ExactIndex
 from retrieval.index.scan import (

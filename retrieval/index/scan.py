@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import IntArray
 from retrieval.index.searches import SCORE_STEP, Hits, Lists, Vectors
 

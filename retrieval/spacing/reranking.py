@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.schema import FloatArray, IntArray
 
 # Utilities are compared in steps of 2^-30: rounding errors must not decide between equals.

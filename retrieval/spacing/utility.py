@@ -15,8 +15,8 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import njit
 
+from profiling.compiling import njit
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
 from retrieval.spacing.reranking import STEPS

@@ -146,7 +146,10 @@ def records(warehouse: Path) -> list[str]:
         (["sql", "-w", "{w}", "SELEC 1"], "syntax error at or near"),
         (["sql", "-w", "{w}", " "], "the statement is empty"),
         (["sql", "-w", "{w}", "FROM nowhere"], "lists the views"),
-        (["sql", "-w", "{w}", "FROM QUERIES", "--format", "xml"], "table, json, csv, got 'xml'"),
+        (
+            ["sql", "-w", "{w}", "FROM QUERIES", "--format", "xml"],
+            "table, json, csv, parquet, got 'xml'",
+        ),
         (["sql", "-w", "{w}", "FROM QUERIES", "--date", day(9)], f"no night of {day(9)}"),
         (["fingerprint", "-w", "{w}", "--compare", "77"], "has no manifest 77"),
         (["import", "tables", "-w", "{w}"], "give at least one of --items"),

@@ -1,0 +1,1 @@
+"""`queryloop export`: a night's weights, queries and feed for a serving system."""

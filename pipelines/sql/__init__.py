@@ -1,0 +1,1 @@
+"""`queryloop sql` and `queryloop catalog`: what analysts ask, at once."""
