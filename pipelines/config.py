@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -135,9 +136,14 @@ def config_from_manifest(manifest: Manifest) -> NightConfig:
     """The configuration that a night ran with."""
     raw = dict(manifest.config)
     try:  # what a night wrote is whole; the YAML reader would take a third of a second to find so
-        return TypeAdapter(NightConfig).validate_python(raw)
+        return _adapter().validate_python(raw)
     except ValidationError:
         return load_config(json.dumps(raw), f"manifest {manifest.number}")
+
+
+@cache
+def _adapter() -> TypeAdapter[NightConfig]:
+    return TypeAdapter(NightConfig)
 
 
 def render_config(config: NightConfig) -> str:

@@ -1,0 +1,88 @@
+"""Three nights of the small world that several files look at: made once, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pytest
+
+from pipelines.config import NightConfig, render_config
+from pipelines.importers.keys import hash_id
+from pipelines.landing import land
+from pipelines.manifests import Manifest
+from pipelines.night import RunOptions
+from pipelines.nights import run_night
+from pipelines.warehouse import Warehouse
+from profiling.schema import ints
+from selection.experiments import Arm, Experiment
+from selection.outcomes import OutcomeConfig
+from selection.queries import SelectionConfig
+from tests.pipelines.small_world import day, engagements_table, items_table, serve
+
+NIGHTS = 3
+NAMED, NAME = 3, "ann"  # this user is known by a name in the source
+CONFIG = NightConfig(
+    draw_days=1,
+    outcomes=OutcomeConfig(window_hours=4, lateness_hours=0),
+    experiment=Experiment(
+        "test",
+        "isolated",
+        (
+            Arm("counts", 0.5, SelectionConfig(policy="counts", queries=2)),
+            Arm("reward", 0.5, SelectionConfig(policy="reward", queries=2)),
+        ),
+    ),
+)
+SPACING = """
+diversity: {gamma: 0.2, window: 4}
+classes:
+- {id: topic_2, source: {topic: 2}, weight: 0.3, window: 3}
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A warehouse, its nights, and how many impressions of night 1's day came a day late."""
+
+    warehouse: Warehouse
+    nights: tuple[Manifest, ...]
+    late: int
+    named: int
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """Feeds are served and their impressions land; of day 1 a fifth comes with day 2."""
+    root = str(tmp_path_factory.mktemp("served") / "w")
+    warehouse = Warehouse.create(root, render_config(CONFIG), buckets=2, spacing_text=SPACING)
+    named = int(hash_id(NAME, warehouse.hash_key))
+    land(warehouse, {"ITEMS": items_table()}, source="items")
+    nights: list[Manifest] = []
+    held: pa.Table | None = None
+    late = 0
+    for i in range(NIGHTS):
+        engagements = [_renamed(engagements_table(i, i), named)]
+        tables = {}
+        if nights:
+            shown, did = serve(warehouse.read("FEED", nights[-1]), i)
+            engagements.append(did)
+            if held is not None:
+                late = held.num_rows
+                land(warehouse, {"IMPRESSIONS": held}, source="late")
+                held = None
+            elif i == 1:
+                cut = shown.num_rows * 4 // 5
+                shown, held = shown.slice(0, cut), shown.slice(cut)
+            tables["IMPRESSIONS"] = shown
+        tables["ENGAGEMENTS"] = pa.concat_tables(engagements)
+        land(warehouse, tables, source=f"day {i}")
+        nights.append(run_night(warehouse, day(i), RunOptions(progress=False)))
+    return Served(warehouse, tuple(nights), late, named)
+
+
+def _renamed(table: pa.Table, named: int) -> pa.Table:
+    """User `NAMED` under the hash of its name."""
+    users = ints(table, "user_id").copy()
+    users[users == NAMED] = named
+    return table.set_column(table.schema.get_field_index("user_id"), "user_id", pa.array(users))
