@@ -169,7 +169,7 @@ def _story(run: DemoRun) -> Section:
             ),
             Picture(
                 line_chart(chances, x_label="day", y_label="chance to be among tonight's queries"),
-                "The exact probability of each interest to be drawn; QUERIES have that of the drawn.",
+                "The exact chance of each interest to be drawn; QUERIES have that of the drawn.",
                 sql["chances"],
             ),
             Picture(

@@ -85,4 +85,5 @@ def _renamed(table: pa.Table, named: int) -> pa.Table:
     """User `NAMED` under the hash of its name."""
     users = ints(table, "user_id").copy()
     users[users == NAMED] = named
-    return table.set_column(table.schema.get_field_index("user_id"), "user_id", pa.array(users))
+    place = table.schema.get_field_index("user_id")
+    return table.set_column(place, table.schema.field(place), pa.array(users))
