@@ -25,6 +25,7 @@ from pipelines.catalog_pieces import Piece, comment_sql, template_pieces
 from pipelines.catalog_records import record_tables
 from pipelines.catalog_session import CatalogSession
 from pipelines.duckdb_files import register_files
+from pipelines.health.records import Health, read_health
 from pipelines.manifests import Landing, Manifest, StoredFile
 from pipelines.sql_text import identifier, quote, sql_type
 from pipelines.storage import is_local, join, open_parquet_source, unique_name
@@ -47,13 +48,14 @@ NIGHT_TABLES = (
 LANDED_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "EXPOSURES")
 # State whose earlier nights are shown too, as TABLE_ALL with a run_date.
 HISTORY_TABLES = ("PROFILES", "CLUSTER_REWARDS", "OPEN")
+HEALTH_NIGHTS = 60  # in the table night_health: a script of a year of them takes long to read
 # The storage format of DuckDB 1.2: readable from there on, 2.0 included.
 STORAGE_VERSION = "v1.2.0"
 
 _NOWHERE: Mapping[str, Any] = {"landing": None, "run_date": None}
 _TEMPLATES = [
-    Path(__file__).with_name(name)
-    for name in ("catalog.sql", "catalog_macros.sql", "catalog_comments.sql")
+    Path(__file__).parent / name
+    for name in ("catalog.sql", "catalog_macros.sql", "health/views.sql", "catalog_comments.sql")
 ]
 
 
@@ -78,7 +80,7 @@ def catalog_pieces(warehouse: Warehouse, manifest: Manifest | None) -> list[Piec
     """The catalogue's tables, views and macros; each stands on earlier ones."""
     chain, landings = warehouse.chain(manifest), warehouse.landings()
     return [
-        *record_tables(chain, landings),
+        *record_tables(chain, landings, _healths(warehouse, chain)),
         *_views(warehouse, _root(warehouse), manifest, chain, landings),
         *template_pieces("\n".join(path.read_text() for path in _TEMPLATES)),
     ]
@@ -156,6 +158,12 @@ def chain_files(chain: Iterable[Manifest], name: str) -> list[tuple[Manifest, li
         seen.update(f.path for f in files)
         found.append((manifest, files))
     return found
+
+
+def _healths(warehouse: Warehouse, chain: Sequence[Manifest]) -> list[Health]:
+    """What the last nights recorded of the loop."""
+    found = [read_health(warehouse, manifest) for manifest in chain[-HEALTH_NIGHTS:]]
+    return [health for health in found if health is not None]
 
 
 def _one_line(text: str) -> str:

@@ -66,6 +66,8 @@ MEANINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "file, relative to the warehouse",
             "row group of the file",
             "rows",
+            "when its first event happened",
+            "when its last event happened",
         ),
     ),
     "night_retrieval": (
@@ -106,5 +108,23 @@ MEANINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "landing_sources": (
         "the files that imports read",
         ("the import", "where the file was", "its SHA-256", "its rows"),
+    ),
+    "night_health": (
+        "the figures that each of the last 60 nights recorded of the loop, one row a figure: what "
+        "the views health_... say, over the night's own files",
+        (
+            "the night",
+            "number of its manifest",
+            "which: rate, waiting, gini, calibration, ...",
+            "where; empty: everywhere",
+            "arm of the experiment, empty if none",
+            "which of several: a policy, a source of the prior, queries or shown items, a tenth",
+            "the number",
+            "of its 95 % interval, where it has one",
+            "of its 95 % interval, where it has one",
+            "what was promised: the predicted reward, or 1",
+            "rows that it is from: impressions, interests or draws",
+            "of the users that it is from: whole buckets of a large warehouse are a sample",
+        ),
     ),
 }

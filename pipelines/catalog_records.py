@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.catalog_meanings import MEANINGS
 from pipelines.catalog_pieces import Piece, comment_sql
+from pipelines.health.records import Health
 from pipelines.manifests import Landing, Manifest
 from pipelines.sql_text import Moment, table_sql
 
@@ -24,7 +26,9 @@ _RATE_COLUMNS = {
 }
 
 
-def record_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[Piece]:
+def record_tables(
+    chain: Sequence[Manifest], landings: Sequence[Landing], healths: Sequence[Health] = ()
+) -> list[Piece]:
     """Every record table; `chain` is oldest first, its last night is the catalogue's."""
     last = chain[-1] if chain else None
     config = last.config if last else {}
@@ -39,9 +43,10 @@ def record_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> lis
             ],
         ),
         _arms(config),
-        *_night_tables(chain),
+        *_night_tables(chain, landings),
         _prior(chain),
         *_landing_tables(landings),
+        _night_health(healths),
     ]
 
 
@@ -86,7 +91,7 @@ def _arms(config: Mapping[str, Any]) -> Piece:
     return _table("arms", columns, rows)
 
 
-def _night_tables(chain: Sequence[Manifest]) -> list[Piece]:
+def _night_tables(chain: Sequence[Manifest], landings: Sequence[Landing]) -> list[Piece]:
     nights = [
         (m.number, m.parent, m.kind, m.date, Moment(m.cutoff), m.seed, m.config_digest, *more)
         for m in chain
@@ -101,8 +106,12 @@ def _night_tables(chain: Sequence[Manifest]) -> list[Piece]:
     ]
     counts = [(m.date, s, w, n) for m in chain for s, c in m.counts.items() for w, n in c.items()]
     seconds = [(m.date, step, float(s)) for m in chain for step, s in m.seconds.items()]
+    spans = _spans(landings)
     inputs = [
-        (m.date, g.landing, g.table, g.path, g.row_group, g.rows) for m in chain for g in m.inputs
+        (m.date, g.landing, g.table, g.path, g.row_group, g.rows, *span)
+        for m in chain
+        for g in m.inputs
+        for span in [spans.get((g.path, g.row_group), (None, None))]
     ]
     retrieval = [
         (m.date, arm, how["arm"], how["model"], how["fell_back"])
@@ -128,7 +137,7 @@ def _night_tables(chain: Sequence[Manifest]) -> list[Piece]:
             "night_inputs",
             night
             | {"landing": "INTEGER", "table_name": "VARCHAR", "path": "VARCHAR"}
-            | {"row_group": "INTEGER", "n": "BIGINT"},
+            | {"row_group": "INTEGER", "n": "BIGINT", "first_at": _TIME, "last_at": _TIME},
             inputs,
         ),
         _table(
@@ -138,6 +147,18 @@ def _night_tables(chain: Sequence[Manifest]) -> list[Piece]:
             retrieval,
         ),
     ]
+
+
+def _spans(landings: Sequence[Landing]) -> dict[tuple[str, int], tuple[Moment, Moment]]:
+    """First and last event of every landed row group."""
+    return {
+        (file.path, group): (Moment(part.first_at), Moment(part.last_at))
+        for landing in landings
+        for files in landing.tables.values()
+        for file in files
+        for part in file.parts
+        for group in range(part.row_group, part.row_group + part.row_groups)
+    }
 
 
 def _prior(chain: Sequence[Manifest]) -> Piece:
@@ -186,3 +207,19 @@ def _landing_tables(landings: Sequence[Landing]) -> list[Piece]:
             sources,
         ),
     ]
+
+
+def _night_health(healths: Sequence[Health]) -> Piece:
+    """What each night recorded of the loop, a row a figure."""
+    texts = ("figure", "surface", "arm", "part")
+    numbers = ("value", "low", "high", "expected")
+    columns = {"run_date": "DATE", "manifest": "INTEGER"}
+    columns |= dict.fromkeys(texts, "VARCHAR") | dict.fromkeys(numbers, "DOUBLE")
+    rows = [
+        (*head, *f.key, f.value, f.low, f.high, f.expected, f.n, h.share)
+        for h in healths
+        for head in [(dt.date.fromisoformat(h.date), h.manifest)]
+        for f in h.figures
+    ]
+    columns |= {"n": "BIGINT", "share": "DOUBLE"}
+    return _table("night_health", columns, rows)

@@ -1,4 +1,7 @@
-"""Charts as inline SVG: text stays text, nothing is fetched, same numbers give same bytes."""
+"""Charts as inline SVG: text stays text, nothing is fetched, same numbers give same bytes.
+
+Colours become the page's variables, so that a chart is light or dark as the page is.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipelines.colours import COLOURS
 from profiling.schema import FloatArray
 
-INK, FAINT = "#22262d", "#d5d9e0"
-GREY, BLUE, RED, GREEN = "#868c97", "#2563c9", "#c2482f", "#1d8a6b"
+INK, FAINT, MESH = "#22262d", "#d5d9e0", "#eceff3"
+GREY, BLUE, RED, GREEN, OCHRE, VIOLET = (light for light, _ in COLOURS.values())
+SERIES = (BLUE, RED, GREEN, OCHRE, VIOLET, GREY)  # where lines have no meaning of their own
 QUIET = ("#9aa0ab", "#b09f86", "#8fa3b8", "#a894ad", "#97a88c", "#b5a3a0")
 
+_VARIABLES = {"ink": INK, "faint": FAINT, "mesh": MESH} | {n: c for n, (c, _) in COLOURS.items()}
 _STYLE = {
     "svg.fonttype": "none",  # text as text: found by search, scaled by the browser
     "svg.hashsalt": "queryloop",
@@ -34,7 +40,9 @@ _STYLE = {
     "ytick.color": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#eceff3",
+    "grid.color": MESH,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
 }
 
 
@@ -57,6 +65,17 @@ class Interval:
 
     name: str
     value: float
+    low: float
+    high: float
+    color: str = BLUE
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What was promised, and what came with its interval."""
+
+    promised: float
+    came: float
     low: float
     high: float
     color: str = BLUE
@@ -98,8 +117,23 @@ def point_chart(points: Sequence[Point], *, x_label: str, y_label: str) -> str:
     return _svg(draw, 4.1, 4.1)
 
 
-def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
-    """Shares over nights, as percent from 0, each line named at its right end."""
+def line_chart(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    shares: bool = True,
+    ticks: Sequence[str] = (),
+) -> str:
+    """Values over nights from 0, each line named at its right end.
+
+    Args:
+        series: The lines.
+        x_label: Below.
+        y_label: Above.
+        shares: Whether values are written as percent.
+        ticks: Names of x = 0, 1, ...; numbers without.
+    """
 
     def draw(axes: Any) -> None:
         for s in series:
@@ -107,13 +141,31 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
             if s.low is not None and s.high is not None:
                 axes.fill_between(s.x, s.low, s.high, color=s.color, alpha=0.14, lw=0)
         axes.set_ylim(bottom=0.0)
-        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if shares:
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
+        _name_places(axes, ticks)
         axes.set_xlabel(x_label)
         axes.set_title(y_label, loc="left", fontsize=9, color=INK)
         _name_lines(axes, series)
 
     return _svg(draw, 4.1, 2.8)
+
+
+def promise_chart(points: Sequence[Promise], *, x_label: str, y_label: str) -> str:
+    """What came, with its interval, against what was promised; the line is where they agree."""
+
+    def draw(axes: Any) -> None:
+        top = max([max(p.promised, p.high) for p in points], default=1.0) * 1.05
+        axes.plot([0.0, top], [0.0, top], color=GREY, lw=1)
+        for p in points:
+            axes.plot([p.promised, p.promised], [p.low, p.high], color=p.color, lw=2, alpha=0.35)
+            axes.plot([p.promised], [p.came], "o", color=p.color, ms=4)
+        axes.set_xlim(0.0, top)
+        axes.set_ylim(0.0, top)
+        axes.set_xlabel(x_label)
+        axes.set_title(y_label, loc="left", fontsize=9, color=INK)
+
+    return _svg(draw, 4.1, 3.4)
 
 
 def interval_chart(intervals: Sequence[Interval], *, label: str) -> str:
@@ -161,6 +213,17 @@ def _percent(value: float, place: int) -> str:
     return f"{100.0 * value:.3g} %"
 
 
+def _name_places(axes: Any, ticks: Sequence[str]) -> None:
+    """Names of some of the places along x, so that they do not overlap."""
+    if not ticks:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    step = max(1, -(-len(ticks) // 5))
+    places = list(range(len(ticks) - 1, -1, -step))[::-1]
+    axes.set_xticks(places, [ticks[i] for i in places])
+    axes.set_xlim(-0.4, max(len(ticks) - 0.6, 0.6))
+
+
 def _name_lines(axes: Any, series: Sequence[Series]) -> None:
     """Names at the right end of the lines, moved apart where they would overlap."""
     top = float(axes.get_ylim()[1])
@@ -192,9 +255,11 @@ def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:
 
 
 def _inline(svg: str) -> str:
-    """Only the element: no prolog, no metadata, no names of foreign hosts, no fixed size."""
+    """Only the element: no prolog, no metadata, no foreign hosts, no fixed size or colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     head, rest = svg.split(">", 1)
+    for name, colour in _VARIABLES.items():
+        rest = rest.replace(colour, f"var(--{name}, {colour})")
     box = re.search(r'viewBox="[^"]*"', head)
     return f'<svg {box.group(0) if box else ""} role="img">{rest}'.replace("xlink:href", "href")

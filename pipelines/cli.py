@@ -15,6 +15,7 @@ from pipelines.entry import add_quick, main, new_app
 from pipelines.evaluate.app import evaluating
 from pipelines.export.command import export
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
+from pipelines.health.command import after_night, health, report
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
@@ -37,6 +38,8 @@ importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.command("explain-feed")(explain_feed)
+app.command("health")(health)
+app.command("report")(report)
 app.command("export")(export)
 app.add_typer(evaluating, name="evaluate")
 
@@ -108,8 +111,14 @@ def night(  # noqa: PLR0913 (one option a decision)
     metrics: Annotated[
         Path | None, typer.Option(help="OpenMetrics text to write after each night")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="after a night that rings an alarm, stop with exit 1")
+    ] = False,
 ) -> None:
-    """Run a night, several, or an earlier one again. Further options go to Beam (--runner ...)."""
+    """Run a night, several, or an earlier one again. Further options go to Beam (--runner ...).
+
+    Its figures are compared with those of the nights before: `health:` in queryloop.yaml.
+    """
     run = RunOptions(beam_args=tuple(context.args), until=until)
     use_options(run.beam_args)
     opened = Warehouse.open(warehouse)
@@ -120,9 +129,10 @@ def night(  # noqa: PLR0913 (one option a decision)
         return
 
     def report(manifest: Manifest) -> None:
-        show_night(console, opened, manifest)
+        show_night(console, manifest)
         if metrics is not None:
             write_metrics(manifest, metrics)
+        after_night(console, opened, manifest, strict=strict)
 
     run_nights(opened, dates, run, allow_gap=allow_gap, report=report)
 

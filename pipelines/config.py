@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipelines.health.alarms import HealthConfig
+from pipelines.manifests import Manifest
 from pipelines.operate.anomalies import ValidationConfig
 from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
@@ -84,6 +87,7 @@ class NightConfig:
     feed: FeedConfig = field(default_factory=FeedConfig)
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     spacing: Spacing = field(default_factory=Spacing, metadata={"file": "spacing.yaml"})
 
     def __post_init__(self) -> None:
@@ -120,8 +124,9 @@ class NightConfig:
 
     @property
     def digest(self) -> str:
-        """Of all options, hex."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        """Of all options that change a row, hex."""
+        options = {name: value for name, value in asdict(self).items() if name != "health"}
+        text = json.dumps(options, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -146,6 +151,20 @@ def load_config(text: str, where: str) -> NightConfig:
     return load_options(NightConfig, text, where)[0]
 
 
+def config_from_manifest(manifest: Manifest) -> NightConfig:
+    """The configuration that a night ran with."""
+    raw = dict(manifest.config)
+    try:  # what a night wrote is whole; the YAML reader would take a third of a second to find so
+        return _adapter().validate_python(raw)
+    except ValidationError:
+        return load_config(json.dumps(raw), f"manifest {manifest.number}")
+
+
+@cache
+def _adapter() -> TypeAdapter[NightConfig]:
+    return TypeAdapter(NightConfig)
+
+
 def render_config(config: NightConfig) -> str:
     """YAML that holds every option, its value and what it means; `load_config` reads it back.
 
@@ -158,4 +177,4 @@ def render_config(config: NightConfig) -> str:
     return head + render_options(config)
 
 
-__all__ = ["ConfigError", "NightConfig", "load_config", "render_config"]
+__all__ = ["ConfigError", "NightConfig", "config_from_manifest", "load_config", "render_config"]

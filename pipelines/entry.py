@@ -19,6 +19,7 @@ from pipelines.failures import CommandGroup, quiet_beam
 QUICK = {
     "sql": "pipelines.sql.command",
     "catalog": "pipelines.sql.command",
+    "explain": "pipelines.explain.command",
 }
 
 

@@ -41,3 +41,15 @@ def night_asked(warehouse: Warehouse, date: str | None) -> Manifest:
     if found is None:
         raise ValueError(f"{warehouse.root} has no night yet; run `queryloop night` first")
     return found
+
+
+def night_run(warehouse: Warehouse, date: str | None) -> Manifest:
+    """As `night_asked`; what was built before the first night is none.
+
+    Raises:
+        ValueError: No night was run, or not that one.
+    """
+    found = night_asked(warehouse, date)
+    if found.kind == "bootstrap":
+        raise ValueError(f"{warehouse.root} has no night yet; run `queryloop night` first")
+    return found

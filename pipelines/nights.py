@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from pipelines.config import ConfigError, NightConfig, load_config
+from pipelines.config import ConfigError, NightConfig, config_from_manifest, load_config
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions, run_plan
 from pipelines.plan import cutoff_of, date_of, plan_night
@@ -158,11 +157,6 @@ def rebuild(
         report(parent)
     assert parent is not None
     return parent
-
-
-def config_from_manifest(manifest: Manifest) -> NightConfig:
-    """The configuration that a night ran with."""
-    return load_config(json.dumps(dict(manifest.config)), f"manifest {manifest.number}")
 
 
 def check_next(

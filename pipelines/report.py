@@ -1,7 +1,8 @@
-"""One self-contained HTML page of text, figures and tables: no script, no network, no second file.
+"""One self-contained HTML page of text, figures and tables: no network, no second file.
 
-What a page says is data (`Report`); how it looks is `templates/report.html.j2`. Everything but the
-SVG of the figures, which is ours, is escaped.
+What a page says is data (`Report`); how it looks is `templates/report.html.j2`, in light and dark.
+Everything but the SVG of the figures, which is ours, is escaped. The one script sorts tables; the
+page says all that it has to say without it.
 """
 
 from __future__ import annotations
@@ -12,30 +13,47 @@ from dataclasses import dataclass
 import jinja2
 from markupsafe import Markup
 
+from pipelines.colours import COLOURS
+
 _LONG = 20  # rows
+_SENTENCE = 30  # characters
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline SVG (see `charts`) and what it shows, for those who cannot see it too."""
+    """An inline SVG (see `charts`), what it shows, for those who cannot see it too, and its SQL."""
 
     svg: str
     caption: str
+    sql: str = ""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts; columns in `numeric` are set flush right; a long one starts folded."""
+    """A table of texts; columns in `numeric` are set flush right; a long one starts folded.
+
+    A click on a column's name sorts by it: by number where a cell begins with one.
+    """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
+    sql: str = ""
+    fold: bool = True
 
     @property
     def folded(self) -> bool:
         """Whether the reader opens it first."""
-        return len(self.rows) > _LONG
+        return self.fold and len(self.rows) > _LONG
+
+    @property
+    def wordy(self) -> frozenset[int]:
+        """Columns of sentences, which need room to be read."""
+        widest = [
+            max((len(row[i]) for row in self.rows), default=0) for i in range(len(self.columns))
+        ]
+        return frozenset(i for i, width in enumerate(widest) if width > _SENTENCE)
 
 
 @dataclass(frozen=True)
@@ -47,11 +65,38 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Card:
+    """One thing of several, at a glance.
+
+    Attributes:
+        title: Its name.
+        share: How much of the whole it is, drawn as a bar.
+        tags: What it is made of, the most telling first.
+        more: The tags that are folded away.
+        lines: What is to be said of it.
+        badge: A word that sets it apart; '' where none does.
+    """
+
+    title: str
+    share: float
+    tags: tuple[str, ...]
+    more: tuple[str, ...]
+    lines: tuple[str, ...]
+    badge: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, its paragraphs, then pictures side by side, tables and listings."""
+    """A heading, its paragraphs, then cards and pictures side by side, tables and listings.
+
+    Attributes:
+        alarms: Paragraphs that must not be overlooked.
+    """
 
     title: str
     paragraphs: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+    cards: tuple[Card, ...] = ()
     pictures: tuple[Picture, ...] = ()
     grids: tuple[Grid, ...] = ()
     listings: tuple[Listing, ...] = ()
@@ -86,7 +131,8 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup  # of our own making: the one thing that is not escaped
-    return environment.get_template("report.html.j2").render(report=report)
+    template = environment.get_template("report.html.j2")
+    return template.render(report=report, colours=COLOURS)
 
 
 def percent(value: float, digits: int = 1) -> str:
@@ -95,8 +141,12 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def grid_of(
-    caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str] = ()
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[str] = (),
+    sql: str = "",
 ) -> Grid:
     """A `Grid` from lists; `numeric` names the columns that are set flush right."""
     right = frozenset(i for i, name in enumerate(columns) if name in numeric)
-    return Grid(caption, tuple(columns), tuple(tuple(row) for row in rows), right)
+    return Grid(caption, tuple(columns), tuple(tuple(row) for row in rows), right, sql)

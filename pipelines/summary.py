@@ -8,7 +8,6 @@ from rich.table import Table
 from pipelines.manifests import Manifest
 from pipelines.models import ModelRecord
 from pipelines.spacing.books import spacing_report
-from pipelines.warehouse import Warehouse
 
 STEPS = (
     ("build_profiles", "ENGAGEMENTS", "PROFILES"),
@@ -21,7 +20,15 @@ STEPS = (
 )
 
 
-def show_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> None:
+def wide_console() -> Console:
+    """Written to a file or pipe, tables are as wide as they need to be."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def show_night(console: Console, manifest: Manifest) -> None:
     """Print one night's books."""
     clock = manifest.seconds["all"]
     title = f"{manifest.kind} {manifest.date}, manifest {manifest.number}, {clock:.1f} s"
@@ -42,7 +49,7 @@ def show_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> No
     for line in retrieval_lines(manifest):
         console.print(line, highlight=False)
     console.print(account(manifest), highlight=False)
-    for line in spacing_report(warehouse, manifest):
+    for line in spacing_report(manifest):
         console.print(line, highlight=False, markup=False)
 
 

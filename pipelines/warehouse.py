@@ -20,7 +20,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.manifests import (
     FORMAT,
@@ -36,8 +38,9 @@ from pipelines.manifests import (
 )
 from pipelines.records import next_record, record_path, record_paths
 from pipelines.storage import create_exclusive, exists, join, read_bytes
-from pipelines.stored import concat, read_files
+from pipelines.stored import concat, read_bucket, read_files
 from pipelines.taken import Taken, read_taken
+from profiling.hashing import buckets_of
 
 MAX_BUCKETS = 1 << 16
 EVENT_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "SERVED_DRAWS")  # of the world; nights consume them
@@ -160,6 +163,25 @@ class Warehouse:
             return concat(name, [], columns)
         files = (manifest.catalogue | manifest.tables).get(name, ())
         return read_files(self.root, name, files, columns)
+
+    def read_user(
+        self,
+        name: str,
+        user: int,
+        manifest: Manifest,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """One user's rows of a table as of `manifest`: only the user's bucket is read.
+
+        Args:
+            name: Of a table by user.
+            user: The id.
+            manifest: The night.
+            columns: With user_id among them; None means all.
+        """
+        bucket = int(buckets_of(np.array([user], np.int64), self.buckets)[0])
+        rows = read_bucket(self.root, name, manifest.tables.get(name, ()), bucket, columns)
+        return rows.filter(pc.equal(rows["user_id"], user))
 
     def land(self, landing: Landing) -> Landing:
         """Make an import visible: one atomic create. Its number is given here."""

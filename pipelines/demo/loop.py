@@ -27,7 +27,6 @@ from pipelines.demo.measures import (
     StoryNight,
     StoryRow,
     barren_shares,
-    chances,
     count_by_user,
     rows_of_user,
     story_day,
@@ -46,6 +45,7 @@ from profiling.schema import FloatArray, IntArray, floats, ints
 from retrieval.feed import FeedConfig
 from retrieval.model.towers import ModelConfig
 from retrieval.training.learning import TrainingConfig
+from selection.chances import inclusion_chances
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
 from selection.queries import SelectionConfig
@@ -246,14 +246,15 @@ def _story(
     days: list[tuple[pa.Table, pa.Table]],
 ) -> tuple[StoryRow, ...]:
     rows: list[StoryRow] = []
-    selection = night_config(options).selections["reward"]
+    config = night_config(options)
     for i, manifest in enumerate(manifests):
         tables = {
             name: rows_of_user(warehouse.read(name, manifest), world.story_user)
             for name in ("PROFILES", "CLUSTER_REWARDS", "QUERIES")
         }
         rewards, queries = tables["CLUSTER_REWARDS"], tables["QUERIES"]
-        night = StoryNight(tables["PROFILES"], rewards, queries, chances(rewards, selection))
+        chances = _chances(rewards, config, manifest.date)
+        night = StoryNight(tables["PROFILES"], rewards, queries, chances)
         seen = None
         if i < len(days):
             shown, engaged = (rows_of_user(table, world.story_user) for table in days[i])
@@ -266,7 +267,7 @@ def _checks(
     options: DemoOptions, warehouse: Warehouse, arms: IntArray, manifests: list[Manifest]
 ) -> RewardChecks:
     never, wrong, smallest, chance = 0, 0, np.inf, np.inf
-    selection = night_config(options).selections["reward"]
+    config = night_config(options)
     for manifest in manifests:
         rewards = warehouse.read("CLUSTER_REWARDS", manifest)
         reward, average = floats(rewards, "reward"), floats(rewards, "prior_mean")
@@ -275,8 +276,15 @@ def _checks(
         wrong += int((reward[unseen] != average[unseen]).sum())
         smallest = min(smallest, float(reward.min(initial=np.inf)))
         mine = rewards.filter(pa.array(arms[ints(rewards, "user_id") - 1] == REWARD))
-        chance = min(chance, float(chances(mine, selection).min(initial=np.inf)))
+        chance = min(chance, float(_chances(mine, config, manifest.date).min(initial=np.inf)))
     return RewardChecks(never, wrong, smallest, chance)
+
+
+def _chances(rewards: pa.Table, config: NightConfig, date: dt.date) -> FloatArray:
+    """(n,) inclusion probability of the interests of one arm's users."""
+    return inclusion_chances(
+        rewards, config.selections, run_date=date, seed=config.seed, salt=config.draw_salt
+    )
 
 
 def _clear(options: DemoOptions) -> str:

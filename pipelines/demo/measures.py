@@ -15,9 +15,7 @@ import pyarrow as pa
 
 from pipelines.worlds import TOPIC_NAMES, topics_of
 from profiling.bootstrap import Estimate, estimate
-from profiling.schema import FloatArray, IntArray, floats, group_offsets, ints
-from selection.policies import SelectionConfig, policy_weights
-from selection.sampling import inclusion_targets
+from profiling.schema import FloatArray, IntArray, floats, ints
 
 Mask = npt.NDArray[np.bool_]
 
@@ -131,22 +129,6 @@ def barren_shares(shown: Iterable[pa.Table], barren: IntArray, arms: IntArray) -
             mine = (arms[rows] == arm) & (barren[rows] >= 0)
             shares.append(hits[mine].mean() if mine.any() else np.nan)
     return np.array(shares).reshape(-1, 2)
-
-
-def chances(rewards: pa.Table, selection: SelectionConfig) -> FloatArray:
-    """(n,) inclusion probability of every interest, drawn or not, on one surface and in one arm.
-
-    The target, which the draw's own is calibrated to.
-
-    Args:
-        rewards: CLUSTER_REWARDS rows in key order.
-        selection: How the arm chooses; a policy that draws (thompson) is not for this.
-    """
-    offsets = group_offsets(ints(rewards, "user_id"))
-    groups = len(offsets) - 1
-    weights = policy_weights(rewards, offsets, selection, np.zeros(groups, np.uint64))
-    queries, floor = np.full(groups, selection.queries), np.full(groups, selection.floor)
-    return inclusion_targets(offsets, weights, queries, floor)
 
 
 def story_rows(day: int, night: StoryNight, seen: StoryDay | None) -> list[StoryRow]:

@@ -27,6 +27,7 @@ from pipelines.demo.views import (
     STORY_TOPICS,
     Findings,
     barren_text,
+    chart_statements,
     checks_text,
     interval_text,
     rate_text,
@@ -93,7 +94,7 @@ def _arms(findings: Findings) -> Section:
 
 
 def _arm_pictures(findings: Findings) -> tuple[Picture, Picture]:
-    nights = _nights(findings.run)
+    nights, sql = _nights(findings.run), chart_statements(findings.run)
     rates = [
         _band(name, nights, [day[arm] for day in findings.rates], color)
         for arm, (name, color) in enumerate(_ARMS)
@@ -103,6 +104,7 @@ def _arm_pictures(findings: Findings) -> tuple[Picture, Picture]:
             line_chart(rates, x_label="day", y_label="engaged impressions"),
             "Engagement rate of each arm with its 95 % interval (bootstrap over users). The first "
             "queries are drawn before anything is known.",
+            sql["rates"],
         ),
         Picture(
             interval_chart(
@@ -110,7 +112,8 @@ def _arm_pictures(findings: Findings) -> tuple[Picture, Picture]:
                 label=f"uplift of reward over counts, last {LAST} days",
             ),
             "A barren interest is a user's largest one that earns nothing today. Users without one "
-            "have less to gain.",
+            "have less to gain. It is of the rates of the last days.",
+            sql["rates"],
         ),
     )
 
@@ -128,7 +131,8 @@ def _barren_pictures(run: DemoRun) -> tuple[Picture, ...]:
         Picture(
             line_chart(shares, x_label="day", y_label="impressions spent on barren interests"),
             "Users with a barren interest: the share of what they saw that came from it. Every "
-            "interest keeps a chance, so that it may come back.",
+            "interest keeps a chance, so that it may come back. Which one is barren only the world "
+            "knows; no table has it.",
         ),
     )
 
@@ -138,6 +142,7 @@ def _nights(run: DemoRun) -> list[int]:
 
 
 def _story(run: DemoRun) -> Section:
+    sql = chart_statements(run)
     names = names_in_order(run.story, STORY_TOPICS)
     colors = {STORY_TOPICS[0]: RED, STORY_TOPICS[1]: GREEN}
     quiet = (QUIET[i % len(QUIET)] for i in range(len(names)))
@@ -160,15 +165,18 @@ def _story(run: DemoRun) -> Section:
                 line_chart(rewards, x_label="day", y_label="reward: value per impression"),
                 "What the loop believes each interest earns, before each day; bands are 95 % "
                 "intervals of the two interests of the story.",
+                sql["rewards"],
             ),
             Picture(
                 line_chart(chances, x_label="day", y_label="chance to be among tonight's queries"),
-                "The probability of each interest to be drawn, exact and written down.",
+                "The exact chance of each interest to be drawn; QUERIES have that of the drawn.",
+                sql["chances"],
             ),
             Picture(
                 dot_chart(names, shown, engaged, palette),
                 "What its queries brought on each day and what was engaged with. No dot: not "
                 "drawn, or the user did not come.",
+                sql["shown"],
             ),
         ),
         grids=(
@@ -183,11 +191,17 @@ def _story(run: DemoRun) -> Section:
 
 
 def _questions(run: DemoRun) -> Section:
-    listings = tuple(Listing(question, sql) for question, sql in sql_statements(run))
+    listings = [Listing(question, sql) for question, sql in sql_statements(run)]
+    night = f"queryloop report --warehouse {run.root} --out night.html"
+    user = f"queryloop explain --warehouse {run.root} --user {run.world.story_user}"
+    listings += [
+        Listing("How the loop did, night by night", night),
+        Listing("Why the story user sees what they see", f"{user} --html user.html"),
+    ]
     return Section(
         "Three questions to ask it",
         paragraphs=(f'Run each with: queryloop sql --warehouse {run.root} "..."',),
-        listings=listings,
+        listings=tuple(listings),
     )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.demo.loop import COUNTS, REWARD, DemoRun
+from pipelines.demo.loop import COUNTS, REWARD, START, DemoRun
 from pipelines.demo.measures import (
     Mask,
     StoryRow,
@@ -102,6 +102,30 @@ def sql_statements(run: DemoRun) -> list[tuple[str, str]]:
             "FROM average_weight ORDER BY ALL",
         ),
     ]
+
+
+def chart_statements(run: DemoRun) -> dict[str, str]:
+    """The SQL that has the numbers of each chart; what only the world knows is in no table."""
+    user, first = run.world.story_user, START.isoformat()
+    mine = f"WHERE user_id = {user} ORDER BY ALL"
+    return {
+        "rates": (
+            "WITH arms AS (SELECT DISTINCT user_id, arm FROM CLUSTER_REWARDS),\n"
+            'shown AS (SELECT "at"::DATE AS day, arm, count(*) AS n FROM IMPRESSIONS\n'
+            f"          JOIN arms USING (user_id) WHERE user_id <> {user} GROUP BY ALL),\n"
+            'engaged AS (SELECT "at"::DATE AS day, arm, count(*) AS n FROM ENGAGEMENTS\n'
+            f"            JOIN arms USING (user_id) WHERE user_id <> {user}\n"
+            f"            AND \"at\" >= DATE '{first}' GROUP BY ALL)\n"
+            "SELECT day, arm, coalesce(engaged.n, 0) / shown.n AS rate\n"
+            "FROM shown LEFT JOIN engaged USING (day, arm) ORDER BY ALL"
+        ),
+        "rewards": (
+            "SELECT run_date + 1 AS day, title, reward, low, high, prior_source\n"
+            f"FROM cluster_history {mine}"
+        ),
+        "chances": f"SELECT serve_date, title, propensity, slot FROM draws {mine}",
+        "shown": f"SELECT serve_date, title, impressions, rate FROM draws {mine}",
+    }
 
 
 def print_findings(findings: Findings, console: Console) -> None:

@@ -14,11 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress as Bars
 
-from pipelines.config import NightConfig
+from pipelines.config import NightConfig, config_from_manifest
 from pipelines.export.formats import FORMATS
 from pipelines.manifests import Manifest
 from pipelines.night_options import NightOption, WarehouseOption, night_asked
-from pipelines.nights import config_from_manifest
 from pipelines.plan import open_items
 from pipelines.storage import unique_name
 from pipelines.stored import SCHEMAS

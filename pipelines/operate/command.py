@@ -100,7 +100,7 @@ def resume(warehouse: WarehouseOption) -> None:
         jobs = ", ".join(found.finished) or "none of this input and configuration"
         print(f"{night}: finished jobs: {jobs}")
         made = run_night(opened, night)
-        show_night(_console(), opened, made)
+        show_night(_console(), made)
 
 
 def diff(

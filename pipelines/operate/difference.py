@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.catalog import query_rows
+from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
-from pipelines.nights import config_from_manifest
 from pipelines.operate.forecast import Change, config_changes, version_changes
 from pipelines.warehouse import Warehouse
 

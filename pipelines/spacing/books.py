@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from pipelines.health.records import Alarm
 from pipelines.manifests import Manifest
 from pipelines.warehouse import Warehouse
 from retrieval.spacing.measures import JOINT, MILLI, margin, step_of
@@ -12,42 +12,21 @@ from retrieval.spacing.measures import JOINT, MILLI, margin, step_of
 LEAST_NIGHTS = 3  # before them, a trailing mean says little
 
 
-@dataclass(frozen=True)
-class Drift:
-    """A class whose share of the candidates is not what it was.
-
-    Attributes:
-        spacing_class: The class.
-        rate: Tonight's share of the candidates.
-        mean: Its mean over the nights before.
-    """
-
-    spacing_class: str
-    rate: float
-    mean: float
-
-    def __str__(self) -> str:
-        """The alarm, with its cure."""
-        return (
-            f"ALARM {self.spacing_class}: {self.rate:.2%} of the candidates carry its label, "
-            f"{self.mean:.2%} in the nights before; look at what labels the items before trusting "
-            "its weight"
-        )
-
-
-def spacing_report(warehouse: Warehouse, manifest: Manifest) -> list[str]:
-    """Lines on what each class did, then the alarms; none for a night without classes."""
+def spacing_report(manifest: Manifest) -> list[str]:
+    """Lines on what each class did; none for a night without classes. Alarms are `drifts`."""
     classes = [c["id"] for c in manifest.config.get("spacing", {}).get("classes", ())]
     lines = [_line(manifest, one) for one in classes if step_of(one) in manifest.counts]
     if not lines:
         return []
     lines.append(_joint_line(manifest.counts[JOINT]))
-    return lines + [str(drift) for drift in drifts(warehouse, manifest)]
+    return lines
 
 
-def drifts(warehouse: Warehouse, manifest: Manifest) -> list[Drift]:
+def drifts(warehouse: Warehouse, manifest: Manifest) -> list[Alarm]:
     """Classes whose label rate left its trailing mean by more than `drift_share` of it."""
-    config = manifest.config["spacing"]
+    config = manifest.config.get("spacing")
+    if config is None:  # a night of before there were classes
+        return []
     before = _nights_before(warehouse, manifest, config["drift_nights"])
     found = []
     for one in (c["id"] for c in config["classes"]):
@@ -57,7 +36,11 @@ def drifts(warehouse: Warehouse, manifest: Manifest) -> list[Drift]:
             continue
         mean = sum(rates) / len(rates)
         if abs(rate - mean) > config["drift_share"] * mean:
-            found.append(Drift(one, rate, mean))
+            message = (
+                f"{rate:.2%} of the candidates carry its label, {mean:.2%} in the nights before; "
+                "look at what labels the items before trusting its weight"
+            )
+            found.append(Alarm(one, message))
     return found
 
 

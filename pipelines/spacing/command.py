@@ -8,23 +8,21 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.compute as pc
 import typer
-from rich.console import Console
 
+from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
-from pipelines.nights import config_from_manifest, config_of
+from pipelines.nights import config_of
 from pipelines.plan import open_items
 from pipelines.report import render_report
 from pipelines.spacing.file import PAGE, Known, check_spacing, load_spacing
 from pipelines.spacing.inputs import changed_files, read_spacing, with_digests
 from pipelines.spacing.pages import curve_page, preview_page, show_curve, show_preview
 from pipelines.spacing.preview import Preview, ServedNight, spacing_curve
+from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
-from profiling.schema import ints
-from retrieval.feed import pool_of
 from retrieval.spacing.classes import Spacing
-from retrieval.spacing.explain import Explanation, Standing, explain_position
+from retrieval.spacing.explain import Explanation, Standing
 
 spacing_app = typer.Typer(no_args_is_help=True, help="Diversity and spacing classes of the feed.")
 
@@ -76,7 +74,7 @@ def preview(
     if against is not None:
         old = _read(against, opened, night.config.size)
     found = Preview.of(night, old, _read(file, opened, night.config.size))
-    show_preview(_console(), found)
+    show_preview(wide_console(), found)
     _write(html, lambda: render_report(preview_page(found, str(file))))
 
 
@@ -93,7 +91,7 @@ def curve(
     opened = Warehouse.open(warehouse)
     night = ServedNight.of(opened, night_of(opened, date), user=None, sample=sample)
     points = spacing_curve(night, _read(file, opened, night.config.size), spacing_class)
-    show_curve(_console(), points)
+    show_curve(wide_console(), points)
     _write(html, lambda: render_report(curve_page(points, spacing_class, str(file))))
 
 
@@ -126,21 +124,14 @@ def explain_lines(night: ServedNight, user: int, surface: str, position: int) ->
     Raises:
         ValueError: There is no such position.
     """
-    feed = night.warehouse.read("FEED", night.manifest)
-    feed = feed.filter((pc.field("user_id") == user) & (pc.field("surface") == surface))
-    feed = feed.sort_by("position")
+    feed, explained = night.explained(user, surface)
     if not 0 <= position < feed.num_rows:
         raise ValueError(
             f"the feed of user {user} on {surface!r} has {feed.num_rows} positions from 0; "
             f"there is no {position}"
         )
     config = config_from_manifest(night.manifest)
-    mine = (pc.field("user_id") == user) & (pc.field("surface") == surface)
-    pool = pool_of(
-        night.candidates.filter(mine), night.queries.filter(mine), night.items, config.feed
-    )
-    spacing = night.spacing(config.spacing)
-    found = explain_position(pool, spacing, ints(feed, "item_id"), position)
+    found = explained(position)
     row = feed.slice(position, 1).to_pylist()[0]
     changed = changed_files(config.spacing, night.warehouse.root)
     if changed:
@@ -244,14 +235,6 @@ def night_of(warehouse: Warehouse, date: str | None) -> Manifest:
         if manifest.tables.get("FEED") and manifest.tables.get("CANDIDATES"):
             return manifest
     raise ValueError(f"{warehouse.root} has served no feed yet; run `queryloop night` first")
-
-
-def _console() -> Console:
-    """Written to a file or pipe, tables are as wide as they need to be."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 160
-    return console
 
 
 def _write(path: Path | None, page: Any) -> None:

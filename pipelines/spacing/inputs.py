@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
@@ -65,7 +66,7 @@ def open_spacing(root: str, files: tuple[StoredFile, ...], spacing: Spacing) -> 
 
 
 def read_spacing(root: str, catalogue: Tables, spacing: Spacing, items: Items) -> FeedSpacing:
-    """`feed_spacing` from stored files.
+    """`feed_spacing` from stored files, for `items`: the catalogue or some of it.
 
     Raises:
         ValueError: A table is not there or cannot be read, or a score is out of range.
@@ -73,9 +74,9 @@ def read_spacing(root: str, catalogue: Tables, spacing: Spacing, items: Items) -
     labels = ItemLabels()
     if any(c.source.label for c in spacing.works):
         columns = ["item_id", "labels"]
-        labels = ItemLabels.from_table(
-            read_files(root, "ITEMS", catalogue["ITEMS"], columns), items
-        )
+        rows = read_files(root, "ITEMS", catalogue["ITEMS"], columns)
+        known = pc.is_in(rows["item_id"], pa.array(items.ids))
+        labels = ItemLabels.from_table(rows.filter(known), items)
     tables = {t.name: _table(root, t.path, f"table {t.name!r}") for t in spacing.tables}
     segments = _table(root, spacing.segments, "segments") if spacing.segments else None
     return feed_spacing(spacing, items, labels, tables, segments)

@@ -5,7 +5,7 @@ Queries and candidates are those of the night; only the rerank is done again, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,16 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
-from pipelines.nights import config_from_manifest
 from pipelines.plan import open_items
 from pipelines.spacing.inputs import read_spacing
+from pipelines.stored import read_files
 from pipelines.warehouse import Warehouse
 from profiling.hashing import hash63
 from profiling.items import Items
 from profiling.schema import FloatArray, ints
-from retrieval.feed import FeedConfig, rerank_feed
+from retrieval.feed import FeedConfig, pool_of, rerank_feed
 from retrieval.spacing.classes import Spacing, SpacingClass
+from retrieval.spacing.explain import Explanation, explain_position
 from retrieval.spacing.measures import gained, measure_spacing
 from retrieval.spacing.terms import FeedSpacing
 
@@ -52,25 +54,42 @@ class ServedNight:
         Raises:
             ValueError: The night served no feed, or none to this user.
         """
+        if user is not None:
+            return cls._of_user(warehouse, manifest, user)
         candidates = warehouse.read("CANDIDATES", manifest)
         everyone = np.unique(ints(candidates, "user_id"))
         order = np.argsort(hash63("preview", everyone))
-        kept = everyone[order[:sample]] if user is None else np.array([user])
+        kept = everyone[order[:sample]]
         mine = candidates.filter(pc.is_in(candidates["user_id"], value_set=pa.array(kept)))
         if not mine.num_rows:
-            who = "nobody" if user is None else f"not user {user}"
-            raise ValueError(
-                f"the night of {manifest.date} served {who}; {len(everyone):,} users have feeds"
-                + (f", such as {everyone[order[0]]}" if len(everyone) else "")
-            )
+            raise ValueError(f"the night of {manifest.date} served nobody")
         queries = warehouse.read("QUERIES", manifest)
         queries = queries.filter(pc.is_in(queries["user_id"], value_set=pa.array(kept)))
         return cls(warehouse, manifest, queries, mine, len(kept))
 
+    @classmethod
+    def _of_user(cls, warehouse: Warehouse, manifest: Manifest, user: int) -> ServedNight:
+        candidates, queries = (
+            warehouse.read_user(name, user, manifest) for name in ("CANDIDATES", "QUERIES")
+        )
+        if not candidates.num_rows:
+            some = warehouse.read("QUERIES", manifest, ["user_id"])["user_id"]
+            raise ValueError(
+                f"the night of {manifest.date} served not user {user}; {pc.count_distinct(some)} "
+                "users have feeds" + (f", such as {some[0]}" if len(some) else "")
+            )
+        return cls(warehouse, manifest, queries, candidates, 1)
+
     @cached_property
     def items(self) -> Items:
-        """The catalogue."""
-        return open_items(self.warehouse.root, self.manifest.catalogue["ITEMS"])
+        """The catalogue; of one user's feeds the candidates are all that is needed of it."""
+        root, files = self.warehouse.root, self.manifest.catalogue["ITEMS"]
+        if self.users > 1:
+            return open_items(root, files)
+        rows = read_files(root, "ITEMS", files)
+        return Items.from_table(
+            rows.filter(pc.is_in(rows["item_id"], self.candidates["item_id"].combine_chunks()))
+        )
 
     @cached_property
     def titles(self) -> dict[int, str]:
@@ -87,6 +106,17 @@ class ServedNight:
         """A configuration with what it needs of the night's catalogue."""
         root, catalogue = self.warehouse.root, self.manifest.catalogue
         return read_spacing(root, catalogue, spacing, self.items)
+
+    def explained(self, user: int, surface: str) -> tuple[pa.Table, Callable[[int], Explanation]]:
+        """The feed that was served, and a function that explains a position of it."""
+        feed = self.warehouse.read_user("FEED", user, self.manifest)
+        feed = feed.filter(pc.equal(feed["surface"], surface)).sort_by("position")
+        mine = (pc.field("user_id") == user) & (pc.field("surface") == surface)
+        candidates, queries = self.candidates.filter(mine), self.queries.filter(mine)
+        pool = pool_of(candidates, queries, self.items, self.config)
+        spacing = self.spacing(config_from_manifest(self.manifest).spacing)
+        placed = ints(feed, "item_id")
+        return feed, lambda position: explain_position(pool, spacing, placed, position)
 
     def feed(self, spacing: FeedSpacing) -> pa.Table:
         """FEED as it would be."""

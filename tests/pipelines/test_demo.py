@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from pipelines.catalog import query_rows
 from pipelines.demo import DemoOptions, run_demo
 from pipelines.demo.loop import REWARD, START, DemoRun, night_config, play
 from pipelines.demo.measures import (
     Served,
     barren_shares,
-    chances,
     cluster_names,
     count_by_user,
     names_in_order,
@@ -20,7 +20,7 @@ from pipelines.demo.measures import (
     story_day,
     uplift,
 )
-from pipelines.demo.views import Findings, sql_statements
+from pipelines.demo.views import Findings, chart_statements, sql_statements
 from pipelines.warehouse import Warehouse
 from pipelines.worlds import ITEMS_PER_TOPIC, TOPIC_NAMES
 from profiling.bootstrap import resample_weights
@@ -167,11 +167,30 @@ def test_what_is_told(run: DemoRun):
 
 @pytest.mark.slow
 def test_the_statements_run(run: DemoRun):
-    from pipelines.catalog import query_rows
-
     warehouse = Warehouse.open(run.root)
     for _, statement in sql_statements(run):
         assert query_rows(warehouse, statement, warehouse.head()).num_rows > 0
+
+
+@pytest.mark.slow
+def test_the_sql_below_a_chart_has_its_numbers(run: DemoRun):
+    warehouse, sql = Warehouse.open(run.root), chart_statements(run)
+    answers = {k: query_rows(warehouse, v, warehouse.head()).to_pylist() for k, v in sql.items()}
+    rates = Findings(run).rates
+    assert len(answers["rates"]) == 2 * len(rates)
+    for row in answers["rates"]:
+        day = (row["day"] - START).days
+        assert row["rate"] == pytest.approx(rates[day][row["arm"] == "reward"].value)
+    ours = sorted((s.day, s.reward) for s in run.story)
+    theirs = sorted(((r["day"] - START).days + 1, r["reward"]) for r in answers["rewards"])
+    assert [r for _, r in theirs] == pytest.approx([r for _, r in ours])
+    drawn = sorted((s.day, s.chance) for s in run.story if s.drawn)
+    chances = sorted(
+        ((r["serve_date"] - START).days + 1, r["propensity"]) for r in answers["chances"]
+    )
+    assert [c for _, c in chances] == pytest.approx([c for _, c in drawn])
+    page = (run.options.out / "report.html").read_text()
+    assert page.count("<summary>SQL</summary>") >= 5
 
 
 @pytest.mark.slow
@@ -195,10 +214,3 @@ def test_the_first_night_lies_before_the_first_day():
     assert config.horizon_us == 6 * 3_600_000_000
     assert set(config.selections) == {"counts", "reward"}
     assert START.day == 1
-
-
-def test_chances_of_nobody():
-    selection = night_config(DemoOptions()).selections["reward"]
-    from selection.tables import CLUSTER_REWARDS
-
-    assert len(chances(CLUSTER_REWARDS.empty(), selection)) == 0

@@ -81,11 +81,13 @@ def test_the_page_is_whole_and_fetches_nothing():
     parser.feed(html)
     assert parser.open == []
     assert {"svg", "table", "figure", "pre"} <= set(parser.seen)
-    assert not {"script", "link", "img", "iframe"} & set(parser.seen)
+    assert not {"link", "img", "iframe"} & set(parser.seen)
+    assert "<script>" in html  # of its own: it has no src
     assert "http" not in html
     assert "@import" not in html
     for target in re.findall(r'(?:src|href)="([^"]*)"', html) + re.findall(r"url\(([^)]*)\)", html):
         assert target.startswith("#")
+        assert f'id="{target[1:]}"' in html
 
 
 def test_what_people_wrote_is_escaped_and_pictures_are_not():
