@@ -7,10 +7,10 @@ The log has the shape of a real one: 61 engagements per user on average over 90 
 20 impressions each, carrying the draw_ids of a QUERIES table published as night 0. It is written
 once below `--log` and used again. First night: all engagements and twenty days of impressions
 at once. Following night: one more day. Rebuild: steps 1 to 3 at the same cut-off, from raw events.
-Exactly 30 % of the users engaged within `serve_active_days`, and are served: with `--model` by the
-arm `cr_filter` of a model of the default shape, whose weights are drawn instead of trained, which
-costs a night the same; with `--spacing` by feeds with diversity and five spacing classes, the most
-frequent topics.
+Exactly 30 % of the users engaged within `serve_active_days`, the active of every day among them,
+and are served: with `--model` by the arm `cr_filter` of a model of the default shape, whose weights
+are drawn instead of trained, which costs a night the same; with `--spacing` by feeds with diversity
+and five spacing classes, the most frequent topics.
 """
 
 from __future__ import annotations
@@ -106,13 +106,18 @@ def favourite_items(users: np.ndarray, places: np.ndarray) -> np.ndarray:
     return (home // 400 * 400 + hash63("item", users, places) % 400) % N_ITEMS
 
 
+def served_users(users: int) -> np.ndarray:
+    """The 30 % who engaged lately, and of whom the active of every day are."""
+    return np.sort(np.random.default_rng(30).permutation(users)[: users * 3 // 10])
+
+
 def make_engagements(users: int, rng: np.random.Generator) -> Iterator[pa.Table]:
     """ENGAGEMENTS a day: 90 days to night 0 for 30 % of the users, the rest stopped 30 days ago."""
     counts = np.minimum(np.maximum(rng.lognormal(3.7, 0.95, users), 1), 500).astype(np.int64)
     counts = np.maximum(1, (counts * 61.0 / counts.mean()).astype(np.int64))
     counts = np.minimum(counts, 500)
     served = np.zeros(users, bool)
-    served[rng.permutation(users)[: users * 3 // 10]] = True
+    served[served_users(users)] = True
     who = np.repeat(np.arange(users), counts)
     place = np.arange(len(who)) - np.repeat(np.cumsum(counts) - counts, counts)
     age = (rng.random(len(who)) * (HISTORY_DAYS - 40)).astype(np.float32) + 40
@@ -150,7 +155,7 @@ def engagements_of(
 def make_day(users: int, i: int, seed: int) -> tuple[pa.Table, pa.Table]:
     """IMPRESSIONS and the ENGAGEMENTS they brought on day i after night 0."""
     rng = np.random.default_rng([seed, i])
-    active = np.sort(rng.choice(users, round(users * ACTIVE), replace=False))
+    active = np.sort(rng.choice(served_users(users), round(users * ACTIVE), replace=False))
     who = np.repeat(active, SHOWN)
     n = len(who)
     slot = rng.integers(0, DRAWS, n)
@@ -354,7 +359,7 @@ def main() -> None:
     results = {}
     with PeakMemory() as memory:
         for users in asked.users:
-            log = asked.log / f"{users}"
+            log = asked.log / f"{users}-served"
             if not log.exists():
                 write_log(log, users, seed=11)
             work = asked.work or Path(tempfile.mkdtemp(prefix="night-bench-"))
