@@ -22,7 +22,7 @@ from selection.policies import SelectionConfig, policy_version, policy_weights
 from selection.sampling import DrawRequest, Sets, draw_ids, draw_keys, sample_sets
 from selection.tables import CLUSTER_REWARDS, QUERIES
 
-__all__ = ["SelectionConfig", "select_queries"]
+__all__ = ["SelectionConfig", "Weighed", "select_queries", "weigh_clusters"]
 
 _COLUMNS = (  # of CLUSTER_REWARDS, that weights and queries are made of
     *("user_id", "surface", "cluster_id", "arm", "query_type", "query_id", "importance"),
@@ -60,22 +60,32 @@ def select_queries(
         ValueError: A column is missing or wrong, an arm has no config, a cluster comes twice, or a
             weight is not finite.
     """
+    weighed = weigh_clusters(cluster_rewards, selections, run_date=run_date, seed=seed, salt=salt)
+    sets = sample_sets(
+        weighed.offsets, weighed.weights, weighed.draws, weighed.floors, weighed.keys
+    )
+    return _queries(_Drawn(weighed, sets), items, run_date)
+
+
+def weigh_clusters(
+    cluster_rewards: pa.Table,
+    selections: Mapping[str, SelectionConfig],
+    *,
+    run_date: date,
+    seed: int,
+    salt: str,
+) -> Weighed:
+    """What the draw of `select_queries` is made from; arguments and errors as there.
+
+    Another policy's chances are computed from this too: they are those that its night would have
+    drawn with.
+    """
     rows = CLUSTER_REWARDS.check(cluster_rewards, "select_queries").select(list(_COLUMNS))
     groups = _Groups.of(rows)
     chosen = _configs(groups, selections)
     request = DrawRequest(seed, 0, run_date, "", salt)
     keys = draw_keys(request, groups.users, groups.surface_hashes)
-    weights = _weights(groups, chosen, keys)
-    configs = [config for _, config in chosen.by_arm]
-    sets = sample_sets(
-        groups.offsets,
-        weights,
-        np.array([c.queries for c in configs], np.int64)[chosen.arms],
-        np.array([c.floor for c in configs], np.float64)[chosen.arms],
-        keys,
-    )
-    drawn = _Drawn(groups, chosen, sets, weights)
-    return _queries(drawn, items, keys, run_date)
+    return Weighed(groups, chosen, keys, _weights(groups, chosen, keys))
 
 
 @dataclass(frozen=True)
@@ -140,13 +150,48 @@ class _Configs:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """All that a query is made of."""
+class Weighed:
+    """The clusters of every user and surface, weighed by the policy of the user's arm.
+
+    Attributes:
+        groups: CLUSTER_REWARDS by user and surface.
+        configs: The arms, and the groups'.
+        keys: (g,) uint64 of `sampling.draw_keys`.
+        weights: (n,) float64, floor and calibration not yet in them.
+    """
 
     groups: _Groups
     configs: _Configs
-    sets: Sets
+    keys: UIntArray
     weights: FloatArray
+
+    @property
+    def rows(self) -> pa.Table:
+        """(n,) rows of CLUSTER_REWARDS, sorted by (user, surface, cluster)."""
+        return self.groups.rows
+
+    @property
+    def offsets(self) -> IntArray:
+        """(g + 1,) int64 bounds of the groups."""
+        return self.groups.offsets
+
+    @cached_property
+    def draws(self) -> IntArray:
+        """(g,) int64 draws wanted."""
+        return np.array([c.queries for _, c in self.configs.by_arm], np.int64)[self.configs.arms]
+
+    @cached_property
+    def floors(self) -> FloatArray:
+        """(g,) float64."""
+        return np.array([c.floor for _, c in self.configs.by_arm], np.float64)[self.configs.arms]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """All that a query is made of."""
+
+    weighed: Weighed
+    sets: Sets
 
     @cached_property
     def group(self) -> IntArray:
@@ -190,10 +235,11 @@ def _weights(groups: _Groups, chosen: _Configs, keys: UIntArray) -> FloatArray:
     return weights
 
 
-def _queries(drawn: _Drawn, items: Items, keys: UIntArray, run_date: date) -> pa.Table:
-    groups, sets, by_arm = drawn.groups, drawn.sets, drawn.configs.by_arm
+def _queries(drawn: _Drawn, items: Items, run_date: date) -> pa.Table:
+    weighed, sets = drawn.weighed, drawn.sets
+    groups, by_arm = weighed.groups, weighed.configs.by_arm
     group, n = drawn.group, len(drawn.group)
-    arms = drawn.configs.arms[group]
+    arms = weighed.configs.arms[group]
     query_ids = ints(groups.rows, "query_id")[sets.rows]
     limits = np.array([config.topics for _, config in by_arm], np.int64)[arms]
     return QUERIES.build(
@@ -203,11 +249,11 @@ def _queries(drawn: _Drawn, items: Items, keys: UIntArray, run_date: date) -> pa
             "surface": _texts(groups.surface_names, groups.surfaces[group]),
             "slot": drawn.slots,
             "serve_date": pa.repeat(pa.scalar(run_date + timedelta(days=1)), n),
-            "draw_id": draw_ids(keys[group], drawn.slots),
+            "draw_id": draw_ids(weighed.keys[group], drawn.slots),
             "cluster_id": ints(groups.rows, "cluster_id")[sets.rows],
             "query_type": groups.rows["query_type"].take(sets.rows),
             "query_id": query_ids,
-            "weight": drawn.weights[sets.rows],
+            "weight": weighed.weights[sets.rows],
             "propensity": sets.propensities[sets.rows],
             "set_probability": sets.set_probabilities[group],
             "policy": _texts([policy_version(config) for _, config in by_arm], arms),
