@@ -16,6 +16,7 @@ from pipelines.evaluate import StudyOptions, evaluate_retrieval
 from pipelines.failures import CommandGroup, quiet_beam
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
+from pipelines.lab.command import lab_app
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import config_of, rebuild, run_nights
@@ -40,6 +41,7 @@ app = typer.Typer(
 importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
+app.add_typer(lab_app, name="lab")
 app.command("explain-feed")(explain_feed)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")
