@@ -36,10 +36,11 @@ from selection.sampling import Chances, weigh_sets
 Mask = npt.NDArray[np.bool_]
 
 FEATURES = ("one", "reward", "reward_per_draw", "importance")  # x_c; the last a share of its user's
-LOG = ("nights", "draws", "value", "served")
-DRAW = ("e", "wy", "w", "w2", "hit", "lost", *(f"x_{f}" for f in FEATURES))
+LOG = ("nights", "draws", "value", "served", "interests")
+DRAW = ("e", "wy", "w", "w2", "hit", "lost", "starved", "focus", *(f"x_{f}" for f in FEATURES))
 SET = ("wy", "w", "w2", "hit", "lost", *(f"x_{f}" for f in FEATURES))
 COLUMNS = (*(f"draw_{c}" for c in DRAW), *(f"set_{c}" for c in SET))
+STARVED = 0.1  # of the chance that all interests alike would have: below it one is starved (ours)
 _NEAR = 1e-9  # relative: a probability that differs by more was drawn from another state
 _FROM_QUERIES = ("user_id", "surface", "cluster_id", "draw_id", "propensity", "set_probability")
 
@@ -71,11 +72,16 @@ class UserSums:
 
     Attributes:
         users: (n,) int64 ascending.
-        log: (n, len(LOG)) float64: units, draws, what they earned, units with an impression.
+        log: (n, len(LOG)) float64: units, draws, what they earned, units with an impression,
+            interests that could have been drawn.
         policies: (p, n, len(COLUMNS)) float64, by policy. Of draws: `e` sum of e_c over all
             clusters; sums of w Y, w, w^2, of w where Y is not 0 (`hit`); `lost` sum of e_c where
-            b_c is 0; `x_` the terms of mean 0. Of sets the same with W; `lost` is probability.
+            b_c is 0; `starved` interests whose e_c is below STARVED times the equal chance;
+            `focus` sum of (e_c / sum e)^2, which is 1 where one interest has all; `x_` the terms of
+            mean 0. Of sets the same with W; `lost` is probability.
         largest: (p, n, 2) float64 largest w and W.
+        items: (q,) int64 query items ascending.
+        exposure: (p, q) float64 expected draws of each.
         unknown: Draws left out: the night's state has no such cluster.
         redrawn: Units whose probabilities the state and config of the night do not give.
     """
@@ -84,6 +90,8 @@ class UserSums:
     log: FloatArray
     policies: FloatArray
     largest: FloatArray
+    items: IntArray
+    exposure: FloatArray
     unknown: int = 0
     redrawn: int = 0
 
@@ -92,10 +100,9 @@ class UserSums:
         return self.policies[policy, :, COLUMNS.index(name)]
 
     def take(self, rows: npt.NDArray[np.generic]) -> UserSums:
-        """Some of the users."""
-        return UserSums(
-            self.users[rows], self.log[rows], self.policies[:, rows], self.largest[:, rows]
-        )
+        """Some of the users; what was exposed stays that of all."""
+        own = (self.users[rows], self.log[rows], self.policies[:, rows], self.largest[:, rows])
+        return UserSums(*own, self.items, self.exposure)
 
 
 def sum_log(
@@ -126,8 +133,12 @@ def add_users(parts: Sequence[UserSums], n_policies: int) -> UserSums:
         log[rows] += part.log
         policies[:, rows] += part.policies
         largest[:, rows] = np.maximum(largest[:, rows], part.largest)
+    items = np.unique(np.concatenate([p.items for p in parts] or [np.zeros(0, np.int64)]))
+    exposure = np.zeros((n_policies, len(items)))
+    for part in parts:
+        exposure[:, np.searchsorted(items, part.items)] += part.exposure
     unknown, redrawn = (sum(getattr(p, c) for p in parts) for c in ("unknown", "redrawn"))
-    return UserSums(users, log, policies, largest, unknown, redrawn)
+    return UserSums(users, log, policies, largest, items, exposure, unknown, redrawn)
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ class _Drawn:
 
     def by_unit(self, values: FloatArray) -> FloatArray:
         """(g,) sums of values by draw."""
-        return np.bincount(self.group, values, minlength=self.units)
+        return np.bincount(self.group, values, minlength=self.units).astype(np.float64)
 
     def by_row(self, values: FloatArray) -> FloatArray:
         """(g,) sums of (n,) values of all clusters."""
@@ -209,30 +220,32 @@ def _sum_night(
     night: LoggedNight, earned: _Earned, policies: Sequence[SelectionConfig | None]
 ) -> UserSums:
     queries = night.queries.select(list(_FROM_QUERIES))
-    who = {"run_date": night.run_date, "seed": night.seed, "salt": night.salt}
     state = _rows_of_users(night.cluster_rewards, ints(queries, "user_id"))
-    weighed = weigh_clusters(state, night.selections, **who)
-    drawn, brought, unknown, redrawn = _drawn(queries, weighed, earned)
-    kept = drawn.sets > 0
-    unit_users = weighed.groups.users
-    users, place = np.unique(unit_users[kept], return_inverse=True)
+    drawn, brought, unknown, redrawn = _drawn(night, queries, state, earned)
+    weighed, kept = drawn.weighed, drawn.sets > 0
+    users, place = np.unique(weighed.groups.users[kept], return_inverse=True)
+    items, query = np.unique(ints(weighed.rows, "query_id"), return_inverse=True)
+    inside = np.repeat(kept, np.diff(weighed.offsets))
 
-    def by_user(values: FloatArray) -> FloatArray:
-        return np.bincount(place, values[kept], minlength=len(users))
+    def by_user(columns: Sequence[FloatArray]) -> FloatArray:
+        sums = [np.bincount(place, c[kept], minlength=len(users)) for c in columns]
+        return np.stack(sums, axis=1).astype(np.float64)
 
-    draws = drawn.by_unit(np.ones(len(drawn.rows)))
     served = (drawn.by_unit(brought.astype(np.float64)) > 0).astype(np.float64)
-    log = [np.ones(drawn.units), draws, drawn.by_unit(drawn.earned), served]
+    draws = drawn.by_unit(np.ones(len(drawn.rows)))
+    interests = np.diff(weighed.offsets).astype(np.float64)
+    log = [np.ones(drawn.units), draws, drawn.by_unit(drawn.earned), served, interests]
     sums = np.zeros((len(policies), len(users), len(COLUMNS)))
     largest = np.zeros((len(policies), len(users), 2))
+    exposure = np.zeros((len(policies), len(items)))
     for p, policy in enumerate(policies):
-        columns, peaks = _weigh_policy(night, drawn, policy, state)
-        sums[p] = np.stack([by_user(c) for c in columns], axis=1)
-        for j, peak in enumerate(peaks):
+        chances, w, ratio = _weights_of(night, drawn, policy, state)
+        columns = _draw_columns(drawn, chances, w) + _set_columns(drawn, chances, ratio)
+        sums[p] = by_user(columns)
+        for j, peak in enumerate((_largest(drawn, w), ratio)):
             np.maximum.at(largest[p, :, j], place, peak[kept])
-    return UserSums(
-        users, np.stack([by_user(c) for c in log], axis=1), sums, largest, unknown, redrawn
-    )
+        exposure[p] = np.bincount(query, chances.propensities * inside, minlength=len(items))
+    return UserSums(users, by_user(log), sums, largest, items, exposure, unknown, redrawn)
 
 
 def _rows_of_users(state: pa.Table, users: IntArray) -> pa.Table:
@@ -241,8 +254,13 @@ def _rows_of_users(state: pa.Table, users: IntArray) -> pa.Table:
     return state if wanted.all() else state.filter(pa.array(wanted))
 
 
-def _drawn(queries: pa.Table, weighed: Weighed, earned: _Earned) -> tuple[_Drawn, Mask, int, int]:
+def _drawn(
+    night: LoggedNight, queries: pa.Table, state: pa.Table, earned: _Earned
+) -> tuple[_Drawn, Mask, int, int]:
     """The draws, which of them brought something, draws unknown and units redrawn."""
+    weighed = weigh_clusters(
+        state, night.selections, run_date=night.run_date, seed=night.seed, salt=night.salt
+    )
     groups, offsets = weighed.groups, weighed.offsets
     surfaces = name_codes(queries["surface"], groups.surface_names)
     users, clusters = ints(queries, "user_id"), ints(queries, "cluster_id")
@@ -281,37 +299,40 @@ def _features(weighed: Weighed) -> FloatArray:
     return np.stack([np.ones(len(reward)), reward, per_draw, share], axis=1)
 
 
-def _weigh_policy(
+def _weights_of(
     night: LoggedNight, drawn: _Drawn, policy: SelectionConfig | None, state: pa.Table
-) -> tuple[list[FloatArray], tuple[FloatArray, FloatArray]]:
-    """COLUMNS by unit, and the largest w and W of each."""
-    chances, w, ratio = drawn.own, np.ones(len(drawn.rows)), np.ones(drawn.units)
+) -> tuple[Chances, FloatArray, FloatArray]:
+    """The policy's chances, (d,) w of the draws and (g,) W of the sets."""
+    if policy is None:
+        return drawn.own, np.ones(len(drawn.rows)), np.ones(drawn.units)
+    arms = dict.fromkeys(night.selections, policy)
+    asked = weigh_clusters(state, arms, run_date=night.run_date, seed=night.seed, salt=night.salt)
     b = drawn.own.propensities
-    if policy is not None:
-        arms = dict.fromkeys(night.selections, policy)
-        asked = weigh_clusters(
-            state, arms, run_date=night.run_date, seed=night.seed, salt=night.salt
-        )
-        chances = weigh_sets(
-            asked.offsets, asked.weights, asked.draws, asked.floors, drawn.wanted,
-            barred=b == 0.0, held=b == 1.0,
-        )  # fmt: skip
-        sizes = np.minimum(asked.draws, np.diff(asked.offsets))
-        chances.supported[sizes != drawn.by_unit(np.ones(len(drawn.rows)))] = 0.0
-        w = chances.propensities[drawn.rows] / drawn.propensity
-        ratio = np.divide(chances.sets, drawn.sets, where=drawn.sets > 0, out=np.zeros(drawn.units))
-    return _draw_columns(drawn, chances, w) + _set_columns(drawn, chances, ratio), (
-        _largest(drawn, w),
-        ratio,
-    )
+    chances = weigh_sets(
+        asked.offsets, asked.weights, asked.draws, asked.floors, drawn.wanted,
+        barred=b == 0.0, held=b == 1.0,
+    )  # fmt: skip
+    sizes = np.minimum(asked.draws, np.diff(asked.offsets))
+    chances.supported[sizes != drawn.by_unit(np.ones(len(drawn.rows)))] = 0.0
+    w = chances.propensities[drawn.rows] / drawn.propensity
+    known = drawn.sets > 0
+    ratio = np.divide(chances.sets, drawn.sets, where=known, out=np.zeros(drawn.units))
+    return chances, w, ratio
 
 
 def _draw_columns(drawn: _Drawn, chances: Chances, w: FloatArray) -> list[FloatArray]:
     e, y, by_unit = chances.propensities, drawn.earned, drawn.by_unit
     lost = np.where(drawn.own.propensities == 0.0, e, 0.0)
+    offsets = drawn.weighed.offsets
+    drawn_for = np.repeat(drawn.by_row(e), np.diff(offsets))
+    alike = drawn_for / np.repeat(np.diff(offsets), np.diff(offsets))
+    starved = (e < STARVED * alike).astype(np.float64)
+    shares = (e / drawn_for) ** 2
     terms = [by_unit(w * x[drawn.rows]) - drawn.by_row(e * x) for x in drawn.features.T]
     sums = [by_unit(v) for v in (w * y, w, w * w, w * (y != 0))]
-    return [drawn.by_row(e), *sums, drawn.by_row(lost), *terms]
+    return [
+        drawn.by_row(e), *sums, *(drawn.by_row(v) for v in (lost, starved, shares)), *terms
+    ]  # fmt: skip
 
 
 def _set_columns(drawn: _Drawn, chances: Chances, ratio: FloatArray) -> list[FloatArray]:

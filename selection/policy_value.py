@@ -83,6 +83,12 @@ class Comparison:
     set: Valuation
     competing: Estimate
 
+    @property
+    def competes(self) -> bool:
+        """Whether `competing` is more than three standard errors away from 0."""
+        sigma = (self.competing.high - self.competing.low) / (2 * 1.96)
+        return abs(self.competing.value) > 3.0 * sigma > 1e-9 * abs(self.set.values["dr"].value)
+
 
 def compare_policies(
     sums: UserSums,
@@ -132,7 +138,10 @@ def user_columns(sums: UserSums, policies: tuple[int, int], seed: int) -> dict[s
 def comparison_of(by_name: dict[str, FloatArray], sums: UserSums, of: int) -> Comparison:
     """The comparison from (1 + B,) sums and resampled sums of `user_columns`."""
     ratios = {e: [_ratios(by_name, place, e) for place in (0, 1)] for e in ESTIMANDS}
-    found = {e: _valuation(e, *ratios[e], effective_weights(sums, of, e)) for e in ESTIMANDS}
+    found = {
+        e: _valuation(e, ratios[e][0], ratios[e][1], effective_weights(sums, of, e))
+        for e in ESTIMANDS
+    }
     per_unit = by_name["0 draw e"] / by_name["units"]
     competing = ratios["set"][0]["dr"] - ratios["draw"][0]["dr"] * per_unit
     return Comparison(found["draw"], found["set"], estimate(competing))
@@ -155,17 +164,49 @@ def effective_weights(sums: UserSums, policy: int, estimand: str) -> Weights:
     )
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How a policy spreads its draws.
+
+    Attributes:
+        starved: Share of the interests with less than a tenth of the chance of all alike.
+        focus: Mean of the sum of squared shares of a user's draws: 1 where one interest has all.
+        top_items: Share of the expected draws that ask with the most asked hundredth of the items.
+    """
+
+    starved: float
+    focus: float
+    top_items: float
+
+
+def spread_of(sums: UserSums, policy: int) -> Spread:
+    """How a policy spreads its draws over interests and items."""
+    log = dict(zip(LOG, sums.log.sum(axis=0), strict=True))
+    exposure = np.sort(sums.exposure[policy])[::-1]
+    top = exposure[: max(1, -(-len(exposure) // 100))].sum()
+    return Spread(
+        starved=float(sums.column(policy, "draw_starved").sum() / log["interests"]),
+        focus=float(sums.column(policy, "draw_focus").sum() / log["nights"]),
+        top_items=float(top / exposure.sum()),
+    )
+
+
 def _modelled(
     wy: FloatArray, base: FloatArray, terms: FloatArray, halves: npt.NDArray[np.bool_]
 ) -> FloatArray:
-    """(n,) beta D of each user, beta from the other half."""
+    """(n,) beta D of each user, beta from the other half, then shrunk by one number for all.
+
+    With few effective sets beta is mostly noise; the number is what of it lowers the variance.
+    """
     residual = wy - wy.sum() / base.sum() * base
     fitted = np.empty(len(wy))
     for half in (halves, ~halves):
         d = terms[~half]
         beta = np.linalg.pinv(d.T @ d, rcond=1e-10, hermitian=True) @ (d.T @ residual[~half])
         fitted[half] = terms[half] @ beta
-    return fitted
+    square = float(fitted @ fitted)
+    share = float(fitted @ residual) / square if square > 0 else 0.0
+    return fitted * min(max(share, 0.0), 1.0)
 
 
 def _ratios(by_name: dict[str, FloatArray], place: int, estimand: str) -> dict[str, FloatArray]:

@@ -77,13 +77,16 @@ def _tally(
 def _roll_up(
     profiles: pa.Table, rewards: pa.Table, people: People, loop: Loop, number: int
 ) -> pa.Table:
-    where = {"now": _cutoff(number), "surfaces": [SURFACE]}
-    tallies = roll_up_tallies(rewards, profiles, people.items, loop.rewards, **where)
+    now, surfaces = _cutoff(number), [SURFACE]
+    tallies = roll_up_tallies(
+        rewards, profiles, people.items, loop.rewards, now=now, surfaces=surfaces
+    )
     prior = fit_prior([prior_sums(tallies, "")], loop.prior)
     return roll_up_cluster_rewards(
         RollUpInputs(profiles, rewards, people.items, prior, ACTIONS),
         loop.rewards,
-        **where,
+        now=now,
+        surfaces=surfaces,
         value_range=people.rules.value_range,
     )
 
@@ -128,8 +131,9 @@ def true_value(
     each with its exact expectation.
     """
     log = night.log
-    who = {"run_date": log.run_date, "seed": log.seed, "salt": log.salt}
-    weighed = weigh_clusters(log.cluster_rewards, {"": policy}, **who)
+    weighed = weigh_clusters(
+        log.cluster_rewards, {"": policy}, run_date=log.run_date, seed=log.seed, salt=log.salt
+    )
     design = (weighed.offsets, weighed.weights, weighed.draws, weighed.floors)
     sizes = np.minimum(weighed.draws, np.diff(weighed.offsets))
     worth = people.values(night.number + 1, sizes)
