@@ -18,6 +18,7 @@ from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.lab.command import lab_app
 from pipelines.lab.evaluate_command import lab_evaluate
+from pipelines.lab.gate_command import lab_gate
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import config_of, rebuild, run_nights
@@ -44,6 +45,7 @@ app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
 app.add_typer(lab_app, name="lab")
 lab_app.command("evaluate")(lab_evaluate)
+lab_app.command("gate")(lab_gate)
 app.command("explain-feed")(explain_feed)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")
