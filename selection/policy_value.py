@@ -16,12 +16,13 @@ nothing costs next to nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from profiling.bootstrap import RESAMPLES, Estimate, estimate, resampled_sums
+from profiling.bootstrap import Estimate, estimate, resampled_sums
 from profiling.hashing import hash64
 from profiling.schema import FloatArray
 from selection.off_policy import FEATURES, LOG, UserSums
@@ -90,61 +91,73 @@ class Comparison:
         return abs(self.competing.value) > 3.0 * sigma > 1e-9 * abs(self.set.values["dr"].value)
 
 
-def compare_policies(
-    sums: UserSums,
-    of: int,
-    against: int,
-    *,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> Comparison:
-    """The value of one policy, and its difference to another.
+@dataclass(frozen=True)
+class Ratios:
+    """A policy's estimates, each (1 + B,): of the log, then of every resample of its users.
+
+    Attributes:
+        draw: Additive value per draw, by estimator.
+        set: Value per user-night set, by estimator.
+        per_unit: Draws per user-night.
+    """
+
+    draw: dict[str, FloatArray]
+    set: dict[str, FloatArray]
+    per_unit: FloatArray
+
+
+def estimate_policies(
+    sums: UserSums, seed: int, add: Callable[[FloatArray], FloatArray] | None = None
+) -> list[Ratios]:
+    """The estimates of every policy in the sums, on the same resamples.
 
     Args:
         sums: Of the log.
-        of: Place of the policy in them.
-        against: Place of the other.
-        seed: Of the resamples and the halves.
-        resamples: Poisson resamples of users.
+        seed: Of the resamples and of the halves.
+        add: (n, m) values by user to (1 + B, m) sums; by default `resampled_sums`.
 
     Raises:
         ValueError: There is no user.
     """
     if not len(sums.users):
         raise ValueError("there is no draw to evaluate: no user was drawn for in these nights")
-    columns = user_columns(sums, (of, against), seed)
-    totals = resampled_sums(np.stack(list(columns.values()), axis=1), seed, resamples)
-    by_name = dict(zip(columns, totals.T, strict=True))
-    return comparison_of(by_name, sums, of)
+    names, columns = ["units"], [sums.log[:, LOG.index("nights")]]
+    halves = (hash64(seed, "half", sums.users) % np.uint64(2)).astype(bool)
+    for policy in range(len(sums.policies)):
+        found = _user_columns(sums, policy, columns[0], halves)
+        names += [f"{policy} {name}" for name in found]
+        columns += found.values()
+    matrix = np.stack(columns, axis=1)
+    totals = resampled_sums(matrix, seed) if add is None else add(matrix)
+    by_name = dict(zip(names, totals.T, strict=True))
+    return [_ratios(by_name, policy) for policy in range(len(sums.policies))]
 
 
-def user_columns(sums: UserSums, policies: tuple[int, int], seed: int) -> dict[str, FloatArray]:
-    """(n,) sums by user whose ratios the estimates are; keys `units` and `0 draw wy` and so on."""
-    halves = hash64(seed, "half", sums.users) % np.uint64(2) == 0
-    units = sums.log[:, LOG.index("nights")]
-    columns = {"units": units}
-    for place, policy in enumerate(policies):
-        for estimand in ESTIMANDS:
-            wy, w = (sums.column(policy, f"{estimand}_{c}") for c in ("wy", "w"))
-            base = sums.column(policy, "draw_e") if estimand == "draw" else units
-            terms = np.stack([sums.column(policy, f"{estimand}_x_{f}") for f in FEATURES], axis=1)
-            values = {"wy": wy, "w": w, "dr": wy - _modelled(wy, base, terms, halves)}
-            if estimand == "draw":
-                values["e"] = base
-            columns |= {f"{place} {estimand} {c}": v for c, v in values.items()}
+def compare_policies(
+    sums: UserSums, estimates: Sequence[Ratios], of: int, against: int
+) -> Comparison:
+    """The value of one policy, and its paired difference to another; places in the sums."""
+    mine, theirs = estimates[of], estimates[against]
+    competing = mine.set["dr"] - mine.draw["dr"] * mine.per_unit
+    return Comparison(
+        _valuation("draw", mine.draw, theirs.draw, effective_weights(sums, of, "draw")),
+        _valuation("set", mine.set, theirs.set, effective_weights(sums, of, "set")),
+        estimate(competing),
+    )
+
+
+def _user_columns(
+    sums: UserSums, policy: int, units: FloatArray, halves: npt.NDArray[np.bool_]
+) -> dict[str, FloatArray]:
+    """(n,) sums by user whose ratios are the estimates."""
+    columns = {"draw e": sums.column(policy, "draw_e")}
+    for estimand in ESTIMANDS:
+        wy, w = (sums.column(policy, f"{estimand}_{c}") for c in ("wy", "w"))
+        base = columns["draw e"] if estimand == "draw" else units
+        terms = np.stack([sums.column(policy, f"{estimand}_x_{f}") for f in FEATURES], axis=1)
+        modelled = _modelled(wy, base, terms, halves)
+        columns |= {f"{estimand} wy": wy, f"{estimand} w": w, f"{estimand} dr": wy - modelled}
     return columns
-
-
-def comparison_of(by_name: dict[str, FloatArray], sums: UserSums, of: int) -> Comparison:
-    """The comparison from (1 + B,) sums and resampled sums of `user_columns`."""
-    ratios = {e: [_ratios(by_name, place, e) for place in (0, 1)] for e in ESTIMANDS}
-    found = {
-        e: _valuation(e, ratios[e][0], ratios[e][1], effective_weights(sums, of, e))
-        for e in ESTIMANDS
-    }
-    per_unit = by_name["0 draw e"] / by_name["units"]
-    competing = ratios["set"][0]["dr"] - ratios["draw"][0]["dr"] * per_unit
-    return Comparison(found["draw"], found["set"], estimate(competing))
 
 
 def effective_weights(sums: UserSums, policy: int, estimand: str) -> Weights:
@@ -199,21 +212,26 @@ def _modelled(
     With few effective sets beta is mostly noise; the number is what of it lowers the variance.
     """
     residual = wy - wy.sum() / base.sum() * base
+    both = np.c_[terms, residual]
+    of_all, half = both.T @ both, both[halves]
+    of_half = half.T @ half
     fitted = np.empty(len(wy))
-    for half in (halves, ~halves):
-        d = terms[~half]
-        beta = np.linalg.pinv(d.T @ d, rcond=1e-10, hermitian=True) @ (d.T @ residual[~half])
-        fitted[half] = terms[half] @ beta
+    for mine, moments in ((halves, of_all - of_half), (~halves, of_half)):
+        beta = np.linalg.pinv(moments[:-1, :-1], rcond=1e-10, hermitian=True) @ moments[:-1, -1]
+        np.copyto(fitted, terms @ beta, where=mine)
     square = float(fitted @ fitted)
     share = float(fitted @ residual) / square if square > 0 else 0.0
-    return fitted * min(max(share, 0.0), 1.0)
+    return np.asarray(fitted * min(max(share, 0.0), 1.0))
 
 
-def _ratios(by_name: dict[str, FloatArray], place: int, estimand: str) -> dict[str, FloatArray]:
-    wy, w, dr = (by_name[f"{place} {estimand} {c}"] for c in ("wy", "w", "dr"))
-    base = by_name[f"{place} draw e"] if estimand == "draw" else by_name["units"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {"ips": wy / base, "snips": wy / w, "dr": dr / base}
+def _ratios(by_name: dict[str, FloatArray], policy: int) -> Ratios:
+    found = {}
+    for estimand in ESTIMANDS:
+        wy, w, dr = (by_name[f"{policy} {estimand} {c}"] for c in ("wy", "w", "dr"))
+        base = by_name[f"{policy} draw e"] if estimand == "draw" else by_name["units"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found[estimand] = {"ips": wy / base, "snips": wy / w, "dr": dr / base}
+    return Ratios(found["draw"], found["set"], by_name[f"{policy} draw e"] / by_name["units"])
 
 
 def _valuation(

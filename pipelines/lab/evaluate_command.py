@@ -14,6 +14,7 @@ from pipelines.lab.asked import LOGGED, MEANING
 from pipelines.lab.evaluation import evaluate_policy, report_of
 from pipelines.lab.period import Period, default_period, find_period
 from pipelines.warehouse import Warehouse
+from selection.policy_value import ESTIMANDS
 
 WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 FirstOption = Annotated[str | None, typer.Option("--from", help="first night, YYYY-MM-DD")]
@@ -75,11 +76,12 @@ def print_report(report: dict[str, Any], console: Console) -> None:
             f"without support {estimand['unsupported']:.2%}",
             style="dim",
         )
-    for name in ("flags", "notes"):
-        for line in report[name]:
-            console.print(
-                f"{name[:-1]}: {line}", markup=False, style="bold" if name == "flags" else ""
-            )
+    for estimand, lines in report["flags"].items():
+        for line in lines:
+            of = "" if estimand == "both" else f"{ESTIMANDS[estimand]}: "
+            console.print(f"flag: {of}{line}", markup=False, style="bold")
+    for line in report["notes"]:
+        console.print(f"note: {line}", markup=False)
     for name, line in report["assumes"].items():
         who = {"draw": "per draw", "set": "per set", "both": "both"}[name]
         console.print(f"assumed ({who}): {line}", style="dim", markup=False)

@@ -23,6 +23,7 @@ from selection.policy_value import (
     Comparison,
     Valuation,
     compare_policies,
+    estimate_policies,
     spread_of,
 )
 
@@ -94,12 +95,9 @@ def evaluate_policy(
     night = period.selection
     asked = [policy_asked(text, night) for text in (policy, against, PROBE)]
     sums = sum_period(warehouse, period, asked)
-    seed = period.nights[-1].seed
-    comparison = compare_policies(sums, 0, 1, seed=seed)
-    probes = [p for p in (1, 2) if asked[p] is not None]
-    competes = comparison.competes or any(
-        compare_policies(sums, p, p, seed=seed).competes for p in probes
-    )
+    estimates = estimate_policies(sums, period.nights[-1].seed)
+    comparison = compare_policies(sums, estimates, 0, 1)
+    competes = any(compare_policies(sums, estimates, p, 1).competes for p in range(3))
     versions = tuple(LOGGED if p is None else policy_version(p) for p in asked[:2])
     return Evaluation(
         (policy, against), (versions[0], versions[1]), period, sums, comparison, competes
@@ -127,43 +125,44 @@ def report_of(found: Evaluation, trust: TrustConfig | None = None) -> dict[str, 
         "spread": {
             name: asdict(spread_of(sums, place)) for place, name in enumerate(("policy", "against"))
         },
-        "flags": flags_of(found, trust or TrustConfig()),
+        "flags": flags_of(comparison, found.competes, len(sums.users), trust or TrustConfig()),
         "notes": _notes(found),
         "assumes": ASSUMES,
         "cannot": list(CANNOT),
     }
 
 
-def flags_of(found: Evaluation, trust: TrustConfig) -> list[str]:
-    """What makes the intervals less than 95 %, in sentences."""
-    flags, users = [], len(found.sums.users)
+def flags_of(
+    comparison: Comparison, competes: bool, users: int, trust: TrustConfig
+) -> dict[str, list[str]]:
+    """What makes the intervals less than 95 %, in sentences, by estimand and for both."""
+    flags: dict[str, list[str]] = {"both": []}
     if users < trust.users:
-        flags.append(
+        flags["both"].append(
             f"{users:,} users: intervals were measured to hold the truth 95 times in 100 from "
             f"{trust.users:,} on"
         )
-    for v in (found.comparison.draw, found.comparison.set):
-        name, w = ESTIMANDS[v.estimand], v.weights
+    for v in (comparison.draw, comparison.set):
+        w, found = v.weights, flags.setdefault(v.estimand, [])
         if w.unsupported > trust.unsupported:
-            flags.append(
-                f"{name}: the log could never have made {w.unsupported:.2%} of what the policy "
-                "draws; that part is a model's guess (dr) or missing (ips, snips). Log with a "
-                "higher floor"
+            found.append(
+                f"the log could never have made {w.unsupported:.2%} of what the policy draws; that "
+                "part is a model's guess (dr) or missing (ips, snips). Log with a higher floor"
             )
         if w.successes < trust.successes:
-            flags.append(
-                f"{name}: {w.successes:,.0f} effective successes; from {trust.successes:g} on the "
+            found.append(
+                f"{w.successes:,.0f} effective successes; from {trust.successes:g} on the "
                 "intervals were measured"
             )
         if w.share < trust.effective_share:
-            flags.append(
-                f"{name}: the effective sample is {w.share:.1%} of the log, the largest weight "
+            found.append(
+                f"the effective sample is {w.share:.1%} of the log, the largest weight "
                 f"{w.largest:,.0f}: a few units decide, and the interval is too short"
             )
-    if found.competes:
-        flags.append(
-            f"{ESTIMANDS['draw']}: draws compete (sets and draws disagree by more than three "
-            f"standard errors), so its assumption fails; go by the {ESTIMANDS['set']}"
+    if competes:
+        flags["draw"].append(
+            "draws compete (sets and draws disagree by more than three standard errors), so the "
+            f"assumption fails; go by the {ESTIMANDS['set']}"
         )
     return flags
 
