@@ -26,6 +26,7 @@ from itertools import combinations
 
 import numpy as np
 from numba import njit
+from threadpoolctl import threadpool_limits
 
 from pipelines.lab.evaluation import TrustConfig, flags_of
 from pipelines.lab.policies import NAMED
@@ -316,7 +317,8 @@ def main() -> None:
     )
     for name in args.worlds.split(","):
         started = time.perf_counter()
-        rows = cover(name, args.runs, args.users, weights)
+        with threadpool_limits(1):  # these products are small: more threads only wait
+            rows = cover(name, args.runs, args.users, weights)
         found += rows
         for r in rows:
             print(

@@ -83,7 +83,8 @@ def default_period(warehouse: Warehouse, nights: int) -> tuple[dt.date, dt.date]
     """
     head = warehouse.head()
     chain = [m for m in warehouse.chain(head) if m.kind != "bootstrap"]
-    ended = [] if head is None else [m for m in chain if _ended(m, head)]
+    drew = [m for m in chain if m.tables.get("QUERIES")]
+    ended = [] if head is None else [m for m in drew if _ended(m, head)]
     if not ended:
         raise ValueError(
             f"{warehouse.root} has no night whose draws have ended; run more nights first"
