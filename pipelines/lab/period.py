@@ -100,7 +100,11 @@ def sum_period(
     Raises:
         ValueError: No outcome names a draw.
     """
-    nights = [_Night.of(m) for m in period.nights]
+    configs = {m.config_digest: config_from_manifest(m) for m in period.nights}
+    nights = [
+        _Night(m, configs[m.config_digest].selections, configs[m.config_digest].draw_salt)
+        for m in period.nights
+    ]
 
     def of_bucket(bucket: int) -> tuple[UserSums, int, int]:
         rows = read_bucket(warehouse.root, "OUTCOMES", period.outcomes, bucket, _OUTCOMES)
@@ -119,11 +123,6 @@ class _Night:
     manifest: Manifest
     selections: Mapping[str, SelectionConfig]
     salt: str
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> _Night:
-        config = config_from_manifest(manifest)
-        return cls(manifest, config.selections, config.draw_salt)
 
     def read(self, warehouse: Warehouse, bucket: int) -> LoggedNight:
         def table(name: str, columns: Sequence[str] | None = None) -> pa.Table:
