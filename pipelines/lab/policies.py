@@ -42,22 +42,30 @@ NAMED = {
     "thompson": NamedPolicy(
         SelectionConfig(policy="thompson"), "share of posterior draws among the best"
     ),
+    "evidence": NamedPolicy(
+        SelectionConfig(policy="reward_odds", prior="evidence", beta=4.0),
+        "odds of the reward^4, leaning on evidence",
+    ),
+    "thompson_evidence": NamedPolicy(
+        SelectionConfig(policy="thompson", prior="evidence"), "thompson, leaning on evidence"
+    ),
 }
 
 
-def policy_named(name: str, known: Sequence[str] = tuple(NAMED)) -> NamedPolicy:
+def policy_named(name: str) -> NamedPolicy:
     """The policy called `name`.
-
-    Args:
-        name: As typed.
-        known: The names that the command takes.
 
     Raises:
         ValueError: There is none; names the nearest.
     """
-    if name in known:
-        return NAMED[name]
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    raise ValueError(
-        f"there is no policy {name!r}; the nearest is {nearest[0]!r}, of {', '.join(known)}"
-    )
+    check_policy(name, tuple(NAMED))
+    return NAMED[name]
+
+
+def check_policy(name: str, known: Sequence[str]) -> None:
+    """Raise ValueError where `name` is none of the `known` policies; it names the nearest."""
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"there is no policy {name!r}; the nearest is {nearest[0]!r}, of {', '.join(known)}"
+        )
