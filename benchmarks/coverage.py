@@ -42,7 +42,7 @@ from selection.queries import weigh_clusters
 from selection.sampling import weigh_sets
 
 POPULATION, NIGHTS, LAST = 5000, 7, 2  # users, nights played, of which the last are logged
-POLICIES = ("counts", "reward_odds", "thompson", "uniform")
+POLICIES = ("counts", "reward_odds", "uniform")
 K = 3
 SETS = {n: np.array(list(combinations(range(n), K)), np.int64) for n in range(4, 9)}
 

@@ -19,6 +19,7 @@ from pipelines.importers.command import clock, import_kuairand, import_tables
 from pipelines.lab.command import lab_app
 from pipelines.lab.evaluate_command import lab_evaluate
 from pipelines.lab.gate_command import lab_gate
+from pipelines.lab.tune_command import lab_tune
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import config_of, rebuild, run_nights
@@ -46,6 +47,7 @@ app.add_typer(spacing_app, name="spacing")
 app.add_typer(lab_app, name="lab")
 lab_app.command("evaluate")(lab_evaluate)
 lab_app.command("gate")(lab_gate)
+lab_app.command("tune")(lab_tune)
 app.command("explain-feed")(explain_feed)
 evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 app.add_typer(evaluating, name="evaluate")

@@ -12,11 +12,12 @@ from typing import Any, ClassVar
 
 from pipelines.lab.asked import LOGGED, policy_asked
 from pipelines.lab.period import Period, sum_period
+from pipelines.nights import config_from_manifest
 from pipelines.warehouse import Warehouse
 from profiling.bootstrap import Estimate
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from selection.off_policy import LOG, UserSums
-from selection.policies import policy_version
+from selection.policies import SelectionConfig, policy_version
 from selection.policy_value import (
     ESTIMANDS,
     ESTIMATORS,
@@ -94,6 +95,8 @@ def evaluate_policy(
     """
     night = period.selection
     asked = [policy_asked(text, night) for text in (policy, against, PROBE)]
+    for text, policy_ in zip((policy, against), asked, strict=False):
+        _check_prior(text, policy_, period)
     sums = sum_period(warehouse, period, asked)
     estimates = estimate_policies(sums, period.nights[-1].seed)
     comparison = compare_policies(sums, estimates, 0, 1)
@@ -102,6 +105,21 @@ def evaluate_policy(
     return Evaluation(
         (policy, against), (versions[0], versions[1]), period, sums, comparison, competes
     )
+
+
+def _check_prior(text: str, policy: SelectionConfig | None, period: Period) -> None:
+    """Raise ValueError where the rewards kept lean on another prior than the policy's."""
+    if policy is None or policy.policy in ("counts", "importance"):
+        return
+    for night in period.nights:
+        own = {s.prior for s in config_from_manifest(night).selections.values()}
+        if own != {policy.prior}:
+            raise ValueError(
+                f"{text!r} leans on the prior {policy.prior!r}, and the rewards kept of the night "
+                f"{night.date} on {' and '.join(sorted(own))}: what it would have drawn is not "
+                "known. Ask `queryloop lab replay` or `lab tune`, or let an arm of an experiment "
+                "run with it first"
+            )
 
 
 def report_of(found: Evaluation, trust: TrustConfig | None = None) -> dict[str, Any]:

@@ -15,16 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.plan import cutoff_of
-from pipelines.worlds.planted import ACTIONS, START, SURFACE, People
+from pipelines.worlds.planted import ACTIONS, START, SURFACE, People, nearest_planted
 from profiling.schema import FloatArray, IntArray, floats, group_offsets, ints
-from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards, roll_up_tallies
+from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
+from selection.cluster_tallies import roll_up_tallies
+from selection.evidence import EvidenceConfig, EvidenceInputs
+from selection.experiments import NO_ARM, fit_arms
+from selection.item_rates import add_item_rates, tally_item_rates
 from selection.off_policy import LoggedNight
 from selection.policies import SelectionConfig
 from selection.prior import PriorConfig, fit_prior, prior_sums
 from selection.queries import select_queries, weigh_clusters
 from selection.rewards import RewardConfig, RewardInputs, tally_rewards
 from selection.sampling import sample_sets, weigh_sets
-from selection.tables import CLOSED_DRAWS, OUTCOMES, REWARDS
+from selection.tables import ITEM_RATES, OUTCOMES, REWARDS
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Loop:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     rewards: RewardConfig = field(default_factory=RewardConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
 
 
 @dataclass(frozen=True)
@@ -48,42 +53,72 @@ class PlayedNight:
 
 def play_nights(people: People, loop: Loop, nights: int) -> Iterator[PlayedNight]:
     """Run nights 0 to `nights - 1`, each learning from what is known of those before."""
-    profiles, rewards = people.profiles(), REWARDS.empty()
+    profiles, known = people.profiles(), Known(REWARDS.empty(), ITEM_RATES.empty(), ())
+    neighbours = None
+    if loop.selection.prior == "evidence":
+        neighbours = nearest_planted(loop.evidence.neighbours)
     waiting: list[tuple[pa.Table, pa.Table]] = []
     for number in range(nights):
         ripe = number - 1 - people.rules.delay
         if ripe >= 0:
-            rewards = _tally(waiting[ripe], rewards, people, loop, number)
-        state = _roll_up(profiles, rewards, people, loop, number)
+            known = _learn(waiting[ripe], known, people, loop, number)
+        state = _roll_up(profiles, known, people, loop, number, neighbours)
         log = _select(state, people, loop, number)
         outcomes, closed = people.serve(log.queries, number)
         waiting.append((outcomes, closed))
         yield PlayedNight(number, log, outcomes, closed)
 
 
-def _tally(
-    known: tuple[pa.Table, pa.Table], rewards: pa.Table, people: People, loop: Loop, number: int
-) -> pa.Table:
-    outcomes, closed = known
-    return tally_rewards(
-        RewardInputs(OUTCOMES.check(outcomes), CLOSED_DRAWS.check(closed), rewards),
+@dataclass(frozen=True)
+class Known:
+    """What the nights have learned: REWARDS, ITEM_RATES and the outcomes that evidence reads."""
+
+    rewards: pa.Table
+    item_rates: pa.Table
+    outcomes: tuple[pa.Table, ...]
+
+
+def _learn(
+    brought: tuple[pa.Table, pa.Table], known: Known, people: People, loop: Loop, number: int
+) -> Known:
+    outcomes, closed = brought
+    parent, value_range = _cutoff(number - 1), people.rules.value_range
+    rewards = tally_rewards(
+        RewardInputs(outcomes, closed, known.rewards),
         loop.rewards,
         ACTIONS,
-        value_range=people.rules.value_range,
-        parent_cutoff=_cutoff(number - 1),
+        value_range=value_range,
+        parent_cutoff=parent,
     )
+    if loop.selection.prior != "evidence":
+        return Known(rewards, known.item_rates, ())
+    arms = fit_arms(ints(outcomes, "user_id"), None)
+    part = tally_item_rates(outcomes, arms, loop.rewards, value_range=value_range)
+    rates = add_item_rates(known.item_rates, [part], loop.rewards, parent_cutoff=parent)
+    return Known(rewards, rates, (*known.outcomes, outcomes)[-loop.evidence.days :])
 
 
 def _roll_up(
-    profiles: pa.Table, rewards: pa.Table, people: People, loop: Loop, number: int
+    profiles: pa.Table,
+    known: Known,
+    people: People,
+    loop: Loop,
+    number: int,
+    neighbours: IntArray | None,
 ) -> pa.Table:
     now, surfaces = _cutoff(number), [SURFACE]
     tallies = roll_up_tallies(
-        rewards, profiles, people.items, loop.rewards, now=now, surfaces=surfaces
+        known.rewards, profiles, people.items, loop.rewards, now=now, surfaces=surfaces
     )
-    prior = fit_prior([prior_sums(tallies, "")], loop.prior)
+    prior = fit_prior([prior_sums(tallies, NO_ARM)], loop.prior)
+    evidence = None
+    if neighbours is not None:
+        outcomes = pa.concat_tables([OUTCOMES.empty(), *known.outcomes])
+        evidence = EvidenceInputs(
+            frozenset({NO_ARM}), outcomes, known.item_rates, neighbours, loop.evidence
+        )
     return roll_up_cluster_rewards(
-        RollUpInputs(profiles, rewards, people.items, prior, ACTIONS),
+        RollUpInputs(profiles, known.rewards, people.items, prior, ACTIONS, evidence=evidence),
         loop.rewards,
         now=now,
         surfaces=surfaces,

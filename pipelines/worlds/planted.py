@@ -316,3 +316,11 @@ def _items() -> Items:
         topic_confidences=np.ones(n, np.float32),
         created_at=np.zeros(n, np.int64),
     )
+
+
+def nearest_planted(k: int) -> IntArray:
+    """(n, k) int64 rows of the items nearest to each: others of its topic, all alike, by id."""
+    n = TOPICS * ITEMS_PER_TOPIC
+    rows, place = np.arange(n)[:, None], np.arange(n)[:, None] % ITEMS_PER_TOPIC
+    others = np.arange(min(k, ITEMS_PER_TOPIC - 1))[None, :]
+    return np.asarray(rows - place + others + (others >= place), np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ def config_of_world(rules: Rules, loop: Loop, seed: int) -> NightConfig:
         ),
         rewards=loop.rewards,
         prior=loop.prior,
+        evidence=loop.evidence,
         selection=loop.selection,
     )
 
@@ -99,4 +100,4 @@ def _publish(
         counts={},
         seconds={},
     )
-    return warehouse.publish(replace(draft), None if parent is None else parent.number)
+    return warehouse.publish(draft, None if parent is None else parent.number)
