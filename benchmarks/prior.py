@@ -21,7 +21,8 @@ import numpy as np
 
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.schema import FloatArray, floats
-from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards, roll_up_tallies
+from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
+from selection.cluster_tallies import roll_up_tallies
 from selection.prior import PriorConfig, RatePrior, fit_prior, prior_sums
 from tests.selection.reward_rows import CONFIG, NO_ITEMS, NOW, world_profiles, world_rewards
 

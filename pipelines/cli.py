@@ -17,6 +17,10 @@ from pipelines.export.command import export
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.health.command import after_night, health, report
 from pipelines.importers.command import clock, import_kuairand, import_tables
+from pipelines.lab.command import lab_app
+from pipelines.lab.evaluate_command import lab_evaluate
+from pipelines.lab.gate_command import lab_gate
+from pipelines.lab.tune_command import lab_tune
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.night_options import WarehouseOption, night_asked, parse_date
@@ -37,6 +41,10 @@ app = new_app()
 importing = typer.Typer(no_args_is_help=True, help="Bring a log into a warehouse.")
 app.add_typer(importing, name="import")
 app.add_typer(spacing_app, name="spacing")
+app.add_typer(lab_app, name="lab")
+lab_app.command("evaluate")(lab_evaluate)
+lab_app.command("gate")(lab_gate)
+lab_app.command("tune")(lab_tune)
 app.command("explain-feed")(explain_feed)
 app.command("health")(health)
 app.command("report")(report)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.buckets import Bucket
+from pipelines.evidence import EvidenceSource, read_evidence
 from pipelines.plan import NightPlan, open_items
 from pipelines.steps import add_step, table_of
 from profiling.decay import DAY_US
@@ -23,13 +24,16 @@ class RollUpClusterRewards(beam.PTransform):
 
     plan: NightPlan
     prior: Prior
+    evidence: EvidenceSource | None = None
 
     def expand(self, buckets: beam.PCollection) -> beam.PCollection:
         """One call a bucket."""
-        return buckets | "roll up" >> beam.Map(roll_up_bucket, self.plan, self.prior)
+        return buckets | "roll up" >> beam.Map(roll_up_bucket, self.plan, self.prior, self.evidence)
 
 
-def roll_up_bucket(bucket: Bucket, plan: NightPlan, prior: Prior) -> Bucket:
+def roll_up_bucket(
+    bucket: Bucket, plan: NightPlan, prior: Prior, evidence: EvidenceSource | None = None
+) -> Bucket:
     """Step 3's second pass for one bucket."""
     config = plan.config
     with add_step(bucket, "roll_up_cluster_rewards") as result:
@@ -41,13 +45,14 @@ def roll_up_bucket(bucket: Bucket, plan: NightPlan, prior: Prior) -> Bucket:
             prior=prior,
             actions=config.actions,
             experiment=config.experiment,
+            evidence=None if evidence is None else read_evidence(bucket, plan, evidence),
         )
         rolled = roll_up_cluster_rewards(
             inputs,
             config.rewards,
             now=plan.cutoff,
             surfaces=config.surfaces,
-            value_range=(config.outcomes.value_low, config.outcomes.value_high),
+            value_range=config.outcomes.value_range,
         )
         result.tables = {"CLUSTER_REWARDS": rolled}
         result.rows = (profiles.num_rows, rolled.num_rows)

@@ -29,6 +29,7 @@ from retrieval.index.planner import IndexConfig
 from retrieval.model.towers import ModelConfig
 from retrieval.spacing.classes import Spacing
 from retrieval.training.learning import TrainingConfig
+from selection.evidence import EvidenceConfig
 from selection.experiments import Arm, Experiment, selections_of
 from selection.outcomes import OutcomeConfig
 from selection.prior import PriorConfig
@@ -66,6 +67,12 @@ class NightConfig:
     serve_active_days: int = option(
         28, "queries and feeds are made for users with a positive engagement this recently", low=1
     )
+    ope_nights: int = option(
+        28,
+        "nights whose PROFILES, CLUSTER_REWARDS, OUTCOMES and QUERIES must stay for the lab to "
+        "evaluate a policy on; nothing that removes old nights may take them",
+        low=1,
+    )
     rejected_share: float = option(
         0.05, "share of refused rows above which an import or a night stops", low=0.0, high=1.0
     )
@@ -74,6 +81,7 @@ class NightConfig:
     outcomes: OutcomeConfig = field(default_factory=OutcomeConfig)
     rewards: RewardConfig = field(default_factory=RewardConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     experiment: Experiment | None = option(
         None,

@@ -4,7 +4,7 @@
       1 build_profiles       HISTORY with the new ENGAGEMENTS, ITEMS     -> PROFILES
       2 attribute_outcomes   ripe IMPRESSIONS, ENGAGEMENTS, the draws    -> OUTCOMES
       3 tally_rewards        OUTCOMES, closed draws, last night's        -> REWARDS
-        fit_prior, over all users; then roll up                          -> CLUSTER_REWARDS
+        fit_prior, item rates, over all users; then roll up              -> CLUSTER_REWARDS
       4 select_queries       CLUSTER_REWARDS                             -> QUERIES
       5 retrieve_candidates  QUERIES, model, index                       -> CANDIDATES
       6 rerank_feed          CANDIDATES, ITEMS                           -> FEED
@@ -36,6 +36,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from pipelines.buckets import JobRecord, ReadTables, WriteTables
 from pipelines.candidates import RetrieveCandidates
 from pipelines.cluster_rewards import RollUpClusterRewards
+from pipelines.evidence import EvidenceSource, plan_evidence, store_item_rates
 from pipelines.feed import RerankFeed
 from pipelines.manifests import Manifest, Tables
 from pipelines.object_stores import without_secrets
@@ -56,7 +57,7 @@ from selection.prior import PRIOR_SUMS, Prior, fit_prior
 
 LEARNED = (
     "HISTORY", "PROFILES", "PAST_PROFILES", "OPEN", "OUTCOMES", "CLOSED_DRAWS",
-    "SERVED_DRAWS", "REWARDS", "REJECTED",
+    "SERVED_DRAWS", "REWARDS", "ITEM_RATES", "REJECTED",
 )  # fmt: skip
 CHOSEN = ("CLUSTER_REWARDS", "QUERIES")
 SERVED = ("ENCODINGS", "CANDIDATES", "FEED")
@@ -115,6 +116,14 @@ def check_beam_args(args: tuple[str, ...]) -> None:
             raise ValueError(f"{arg!r} belongs to no option; see `queryloop night --help`")
 
 
+@dataclass(frozen=True)
+class Fits:
+    """What was fitted over all users between jobs 1 and 2, and where its evidence lies."""
+
+    prior: Prior
+    evidence: EvidenceSource | None
+
+
 def run_plan(
     warehouse: Warehouse,
     plan: NightPlan,
@@ -148,11 +157,13 @@ def run_plan(
 
     sums = [pa.Table.from_pylist(b["sums"], PRIOR_SUMS.arrow) for b in learned.books]
     prior = fit_prior(sums, plan.config.prior)  # over all users, in bucket order
+    stored["ITEM_RATES"] = store_item_rates(plan, stored.pop("ITEM_RATES", ()))
     if plan.kind != "bootstrap":
         until = run.until if plan.kind == "night" else "rewards"
+        fits = Fits(prior, plan_evidence(plan, stored))
 
         def choose(pipeline: beam.Pipeline, plan: NightPlan, record: str) -> None:
-            choose_queries(pipeline, plan, stored, record, prior=prior, until=until)
+            choose_queries(pipeline, plan, stored, record, fits=fits, until=until)
 
         chosen = run_job(plan, run, f"2-choose-{until}", choose)
         stored |= chosen.tables
@@ -220,7 +231,7 @@ def choose_queries(
     stored: Tables,
     record: str,
     *,
-    prior: Prior,
+    fits: Fits,
     until: str,
 ) -> None:
     """Job 2: what the queries earned decides which speak tonight."""
@@ -229,7 +240,7 @@ def choose_queries(
         pipeline
         | "buckets" >> IntoBuckets(plan.root, plan.buckets)
         | "state" >> ReadTables(plan.root, reads)
-        | "3 RollUpClusterRewards" >> RollUpClusterRewards(plan, prior)
+        | "3 RollUpClusterRewards" >> RollUpClusterRewards(plan, fits.prior, fits.evidence)
     )
     if until != "rewards":
         rolled |= "4 SelectQueries" >> SelectQueries(plan)

@@ -59,6 +59,7 @@ class NightPlan:
         state: The parent's tables.
         nearby: Tables of single nights that the steps need: draws that may still be shown or
             closed, the feeds that showed them, and the parent's outcomes.
+        past_outcomes: OUTCOMES of the ancestors within `evidence.days`.
         catalogue: Files of ITEMS and TOPICS.
         given: Tables that were served already and are carried over as they are.
         given_retrieval: How, as in the manifest that served them.
@@ -76,6 +77,7 @@ class NightPlan:
     inputs: tuple[LandedGroup, ...]
     state: Tables
     nearby: Tables
+    past_outcomes: tuple[StoredFile, ...]
     catalogue: Tables
     given: Tables
     given_retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -158,6 +160,9 @@ def plan_night(  # noqa: PLR0913 (one keyword a decision)
         inputs=tuple(inputs),
         state=parent.tables if parent else {},
         nearby=_nearby(chain, config, cutoff),
+        past_outcomes=_files(
+            [m for m in chain if m.cutoff > cutoff - config.evidence.days * DAY_US], "OUTCOMES"
+        ),
         catalogue=catalogue,
         given={} if given is None else {n: f for n, f in given.tables.items() if n in SERVED},
         given_retrieval={} if given is None else given.retrieval,

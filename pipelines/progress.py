@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from apache_beam.metrics import Metrics
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 if TYPE_CHECKING:
     from retrieval.training.train import Progress as Training
@@ -68,6 +75,18 @@ def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with bars:
         task = bars.add_task(title, total=None)
         yield lambda done, of: bars.update(task, completed=done, total=of)
+
+
+@contextmanager
+def told() -> Iterator[Callable[[str], None]]:
+    """Say what is being done, on a terminal: the function given takes each new text."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda text: bars.update(task, description=text)
 
 
 @contextmanager

@@ -10,15 +10,19 @@ from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
 from pipelines.steps import add_step, table_of
 from profiling.schema import ints
-from selection.cluster_rewards import roll_up_tallies
+from selection.cluster_tallies import roll_up_tallies
 from selection.experiments import fit_arms
+from selection.item_rates import tally_item_rates
 from selection.prior import prior_sums
 from selection.rewards import RewardInputs, tally_rewards
 
 
 @dataclass
 class TallyRewards(beam.PTransform):
-    """Sums are carried by decay and grow by tonight's outcomes; beside them, sums for the prior."""
+    """Sums are carried by decay and grow by tonight's outcomes.
+
+    Beside them, sums for the prior, and this bucket's part of ITEM_RATES.
+    """
 
     plan: NightPlan
 
@@ -41,8 +45,12 @@ def tally_bucket_rewards(bucket: Bucket, plan: NightPlan) -> Bucket:
             inputs,
             config.rewards,
             config.actions,
-            value_range=(config.outcomes.value_low, config.outcomes.value_high),
+            value_range=config.outcomes.value_range,
             parent_cutoff=plan.parent_cutoff,
+        )
+        learners = fit_arms(ints(outcomes, "user_id"), config.experiment)
+        item_rates = tally_item_rates(
+            outcomes, learners, config.rewards, value_range=config.outcomes.value_range
         )
         tallies = roll_up_tallies(
             rewards,
@@ -53,7 +61,7 @@ def tally_bucket_rewards(bucket: Bucket, plan: NightPlan) -> Bucket:
             surfaces=config.surfaces,
         )
         arms = fit_arms(ints(tallies, "user_id"), config.experiment)
-        result.tables = {"REWARDS": rewards}
+        result.tables = {"REWARDS": rewards, "ITEM_RATES": item_rates}
         result.sums = prior_sums(tallies, arms).to_pylist()
         result.rows = (outcomes.num_rows, rewards.num_rows)
     return result.bucket()

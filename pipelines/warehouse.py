@@ -45,7 +45,9 @@ from profiling.hashing import buckets_of
 MAX_BUCKETS = 1 << 16
 EVENT_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "SERVED_DRAWS")  # of the world; nights consume them
 # State as of a night's cut-off; every other table of a manifest holds what that night wrote.
-STATE_TABLES = ("HISTORY", "OPEN", "PROFILES", "PAST_PROFILES", "REWARDS", "CLUSTER_REWARDS")
+STATE_TABLES = (
+    *("HISTORY", "OPEN", "PROFILES", "PAST_PROFILES", "REWARDS", "ITEM_RATES", "CLUSTER_REWARDS"),
+)
 
 
 class PublishConflict(RuntimeError):

@@ -1,8 +1,7 @@
 """Step 3, second pass: the records of queries become the rewards of tonight's clusters.
 
-Records are keyed by query. A query counts for the cluster that holds its item tonight; one that
-left the history for the user's nearest medoid, if near enough, else it is kept apart and fades.
-With n = w, V = wy and the prior's m, k, K (design, section 4, Reward):
+With n = w and V = wy of a cluster's records (`cluster_tallies`) and the prior's m, k, K (design,
+section 4, Reward):
 
     s_c = k n_c / (k + n_c),  m_u = (sum_c s_c V_c / n_c + K m) / (sum_c s_c + K)
     r_c = (V_c + k m_u) / (n_c + k);  without a record r_c = m_u, or m where the user has none
@@ -16,6 +15,9 @@ one (fading: ours):
 
 where the second part is what is not known of m_u; a Beta of that mean and a + b = e * trials has
 that variance (`RatePrior.trials`; for yes-or-no outcomes 1, and a, b are counts of yes and no).
+
+In arms with `prior: evidence`, p_c of `selection.evidence` stands for m_u and its `strength` for k,
+without that second part, and the posterior's mean is r_c itself: it is what `reward_odds` weighs.
 """
 
 from __future__ import annotations
@@ -27,52 +29,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy.special import betaincinv
 
 from profiling.actions import Actions, counts_matrix
 from profiling.decay import half_life_weights
 from profiling.items import Items
 from profiling.schema import (
-    TIMESTAMP,
-    Column,
     FloatArray,
     IntArray,
-    TableSchema,
     floats,
     group_offsets,
     ints,
-    sort_rows,
 )
-from profiling.tables import F64, I64, PROFILES, TEXT
-from selection.experiments import Experiment, arms_of
-from selection.keys import key_bounds, name_codes, name_column, names_in, sort_keys
-from selection.membership import clusters_of
+from selection.cluster_tallies import cluster_layout, in_key_order, roll_up_tallies
+from selection.evidence import (
+    Evidence,
+    EvidenceInputs,
+    QueryGroups,
+    no_evidence,
+    weigh_evidence,
+)
+from selection.experiments import Experiment, arms_of, fit_arms
+from selection.keys import key_bounds, name_codes, name_column, names_in
 from selection.prior import Prior
-from selection.rewards import NEVER, SUMS, RewardConfig, last_times
+from selection.rewards import RewardConfig, last_times
 from selection.tables import CLUSTER_REWARDS
 
-# In memory only: REWARDS by cluster, as of the cut-off.
-CLUSTER_TALLIES = TableSchema(
-    "CLUSTER_TALLIES",
-    1,
-    ("user_id", "surface", "cluster_id"),
-    (
-        Column("user_id", I64, "whose"),
-        Column("surface", TEXT, "where"),
-        Column("cluster_id", I64, "the interest"),
-        *(Column(s, F64, "as in REWARDS, decayed to the cut-off", low=0) for s in SUMS),
-        Column("impressions", I64, "outcomes ever counted here", low=0),
-        Column("draws", I64, "draws ever closed here", low=0),
-        Column("last_at", TIMESTAMP, "latest impression here", nullable=True),
-    ),
-)
 _TAIL = 0.025  # on each side of the interval
 
 
 @dataclass(frozen=True)
 class RollUpInputs:
-    """What the second pass needs of one bucket of users, and the prior fitted over all."""
+    """What the second pass needs of one bucket of users, and the prior fitted over all.
+
+    `evidence`: for the arms that lean on it; None where none does.
+    """
 
     profiles: pa.Table
     rewards: pa.Table
@@ -80,10 +71,11 @@ class RollUpInputs:
     prior: Prior
     actions: Actions
     experiment: Experiment | None = None
+    evidence: EvidenceInputs | None = None
 
 
 @dataclass(frozen=True)
-class _Estimates:
+class _Records:
     """Per cluster, in units of y, (n,) each: the names of this module's head.
 
     `seen`: has a record; `rate` = V_c / n_c and `kish` = w^2 / w2, 0 without; `user` = m_u; `own` =
@@ -92,81 +84,25 @@ class _Estimates:
 
     prior: dict[str, FloatArray]
     seen: npt.NDArray[np.bool_]
+    weight: FloatArray
     rate: FloatArray
     kish: FloatArray
     user: FloatArray
     own: FloatArray
+
+
+@dataclass(frozen=True)
+class _Estimates:
+    """Per cluster, (n,) each: what it leans on (m_u or p_c, k or `strength`), and what comes out.
+
+    In units of y; `weight` in impressions.
+    """
+
+    centre: FloatArray
+    strength: FloatArray
     reward: FloatArray
     a: FloatArray
     b: FloatArray
-
-
-def roll_up_tallies(
-    rewards: pa.Table,
-    profiles: pa.Table,
-    items: Items,
-    config: RewardConfig,
-    *,
-    now: int,
-    surfaces: Sequence[str],
-) -> pa.Table:
-    """CLUSTER_TALLIES: a row per user, surface and cluster, zeros where there is no record.
-
-    Args:
-        rewards: REWARDS of the bucket; queries that are no items count for no cluster.
-        profiles: PROFILES of the bucket, tonight's.
-        items: The catalogue, for queries that left the history.
-        config: Half-life, threshold; records decayed below `prune_below` count as none.
-        now: The cut-off, microseconds.
-        surfaces: Where to; records of other surfaces are left out.
-    """
-    profiles, names = _in_key_order(profiles), sorted(set(surfaces))
-    rewards = rewards.filter(pc.equal(rewards["query_type"], pa.scalar("item")))
-    surface = name_codes(rewards["surface"], names)
-    keys = np.stack([surface, ints(rewards, "query_id")], axis=1)
-    users, keys, order = sort_keys(ints(rewards, "user_id"), keys)
-    bounds = group_offsets(ints(profiles, "user_id"))
-    clusters = clusters_of(users, keys[:, 1], profiles, items, config.threshold)
-    kept = (clusters >= 0) & (keys[:, 0] >= 0)
-    order, clusters, surface = order[kept], clusters[kept], keys[kept, 0]
-    # A user's rows lie together, surface after surface.
-    user = np.searchsorted(bounds, clusters, side="right") - 1
-    rows = bounds[user] * (len(names) - 1) + surface * np.diff(bounds)[user] + clusters
-    columns = _sums_by_row(rewards, order, rows, len(names) * profiles.num_rows, config, now)
-    of_profile, codes = _layout(bounds, len(names))
-    return CLUSTER_TALLIES.build(
-        {
-            "user_id": ints(profiles, "user_id")[of_profile],
-            "surface": name_column(codes, names),
-            "cluster_id": ints(profiles, "cluster_id")[of_profile],
-            **columns,
-        }
-    )
-
-
-def _sums_by_row(
-    rewards: pa.Table,
-    order: IntArray,
-    rows: IntArray,
-    n: int,
-    config: RewardConfig,
-    now: int,
-) -> dict[str, npt.NDArray[np.generic] | pa.Array[Any]]:
-    """CLUSTER_TALLIES but for its key: the records `order` added to the (n,) `rows`, in order."""
-    decay = half_life_weights(ints(rewards, "as_of"), now, config.half_life_days)[order]
-    columns: dict[str, npt.NDArray[np.generic] | pa.Array[Any]] = {}
-    for s in SUMS:
-        values = floats(rewards, s)[order] * (decay**2 if s.startswith("w2") else decay)
-        weight = floats(rewards, "draw_w" if s == "draw_w" else "w")[order] * decay
-        alive = np.where(weight >= config.prune_below, values, 0.0)
-        columns[s] = np.bincount(rows, alive, minlength=n)
-    for c in ("impressions", "draws"):
-        counts = np.zeros(n, np.int64)
-        np.add.at(counts, rows, ints(rewards, c)[order])
-        columns[c] = counts
-    last_at = np.full(n, NEVER, np.int64)
-    np.maximum.at(last_at, rows, last_times(rewards)[order])
-    return columns | {"last_at": pa.array(last_at, mask=last_at == NEVER).cast(TIMESTAMP)}
 
 
 def roll_up_cluster_rewards(
@@ -187,13 +123,26 @@ def roll_up_cluster_rewards(
         surfaces: Where to.
         value_range: (lo, hi) of an outcome's value; rewards are in its unit.
     """
-    profiles = _in_key_order(inputs.profiles)
+    profiles = in_key_order(inputs.profiles)
     tallies = roll_up_tallies(
         inputs.rewards, profiles, inputs.items, config, now=now, surfaces=surfaces
     )
+    rows, _ = cluster_layout(group_offsets(ints(profiles, "user_id")), len(set(surfaces)))
+    medoids = ints(profiles, "medoid_item_id")[rows]
     arms = _arm_column(ints(tallies, "user_id"), inputs.experiment)
-    estimates = _estimates(tallies, _prior_columns(tallies, arms, inputs.prior), config, now)
-    rows, _ = _layout(group_offsets(ints(profiles, "user_id")), len(set(surfaces)))
+    records = _records(tallies, _prior_columns(tallies, arms, inputs.prior))
+    evidence = no_evidence(tallies.num_rows)
+    if inputs.evidence is not None:
+        groups = _query_groups(tallies, arms, records, medoids, inputs)
+        evidence = weigh_evidence(
+            groups,
+            inputs.evidence,
+            inputs.items,
+            now=now,
+            half_life_days=config.half_life_days,
+            value_range=value_range,
+        )
+    estimates = _estimates(tallies, records, evidence, config, now)
     counts = counts_matrix(profiles["action_counts"], len(inputs.actions))
     positive = np.array([a.positive for a in inputs.actions])
     return CLUSTER_REWARDS.build(
@@ -201,46 +150,54 @@ def roll_up_cluster_rewards(
             **{c: tallies[c] for c in ("user_id", "surface", "cluster_id")},
             "arm": arms,
             "query_type": name_column(np.zeros(len(rows), np.int64), ["item"]),
-            "query_id": ints(profiles, "medoid_item_id")[rows],
+            "query_id": medoids,
             "importance": floats(profiles, "importance")[rows],
             "actions": counts[:, positive].sum(axis=1)[rows],
             "weight": tallies["w"],
             "draws": tallies["draw_w"],
-            **_reward_columns(tallies, estimates, value_range),
+            **_reward_columns(tallies, records, evidence, estimates, value_range),
         }
     )
 
 
 def _reward_columns(
-    tallies: pa.Table, estimates: _Estimates, value_range: tuple[float, float]
+    tallies: pa.Table,
+    records: _Records,
+    evidence: Evidence,
+    estimates: _Estimates,
+    value_range: tuple[float, float],
 ) -> dict[str, Any]:
     """The columns of CLUSTER_REWARDS that say what a cluster is worth, in units of value."""
     lo, hi = value_range
-    seen, prior = estimates.seen, estimates.prior
+    seen, prior = records.seen, records.prior
     low, high = _interval(estimates)
     reward = lo + (hi - lo) * estimates.reward
-    source = np.where(seen, 0, np.where(estimates.own > 0, 1, 2))
+    source = np.where(records.own > 0, 1, 2)
+    source = np.where(seen, 0, np.where(evidence.used, 3, source))
+    sources = ["observed", "user average", "global average", "evidence"]
     more, per_draw = prior["draw_strength"], prior["per_draw"]
     brought = (floats(tallies, "drawn_w") + more * per_draw) / (floats(tallies, "draw_w") + more)
+    unused = ~evidence.used
     return {
-        "effective_n": estimates.kish,
-        "raw_rate": pa.array(lo + (hi - lo) * estimates.rate, mask=~seen),
+        "effective_n": records.kish,
+        "raw_rate": pa.array(lo + (hi - lo) * records.rate, mask=~seen),
         "reward": reward,
         "low": lo + (hi - lo) * low,
         "high": lo + (hi - lo) * high,
-        "prior_source": name_column(source, ["observed", "user average", "global average"]),
-        "prior_mean": lo + (hi - lo) * estimates.user,
-        "prior_strength": prior["strength"],
+        "prior_source": name_column(source, sources),
+        "prior_mean": lo + (hi - lo) * estimates.centre,
+        "prior_strength": estimates.strength,
         "posterior_a": estimates.a,
         "posterior_b": estimates.b,
         "reward_per_draw": pa.array(brought * reward, mask=np.isnan(per_draw)),
+        "prior": name_column(evidence.used.astype(np.int64), ["average", "evidence"]),
+        "own_evidence": pa.array(lo + (hi - lo) * evidence.own, mask=unused),
+        "item_evidence": pa.array(lo + (hi - lo) * evidence.item, mask=unused),
     }
 
 
-def _estimates(
-    tallies: pa.Table, prior: dict[str, FloatArray], config: RewardConfig, now: int
-) -> _Estimates:
-    """The formulas of this module's head, over the clusters of every user and surface."""
+def _records(tallies: pa.Table, prior: dict[str, FloatArray]) -> _Records:
+    """What the clusters of every user and surface have on record, and their user's mean."""
     w, w2 = floats(tallies, "w"), floats(tallies, "w2")
     m, k, top = prior["mean"], prior["strength"], prior["user_strength"]
     seen = (w > 0) & (w2 > 0)
@@ -248,22 +205,54 @@ def _estimates(
     s = np.where(seen, k * w / (k + w), 0.0)
     bounds = _user_bounds(tallies)
     own, earned = _spread(s, bounds), _spread(s * rate, bounds)
+    kish = np.divide(w * w, w2, where=seen, out=np.zeros(len(w)))
     user = np.where(own > 0, (earned + top * m) / (own + top), m)
-    reward = np.where(seen, (w * rate + k * user) / (w + k), user)
+    return _Records(prior, seen, w, rate, kish, user, own)
+
+
+def _query_groups(
+    tallies: pa.Table,
+    arms: pa.Array[Any],
+    records: _Records,
+    medoids: IntArray,
+    inputs: RollUpInputs,
+) -> QueryGroups:
+    """Tonight's queries as the evidence is asked for them."""
+    bounds, names = _user_bounds(tallies), names_in(tallies["surface"])
+    first = bounds[:-1]
+    users = ints(tallies, "user_id")[first]
+    return QueryGroups(
+        bounds=bounds,
+        users=users,
+        surfaces=name_codes(tallies["surface"], names)[first],
+        surface_names=names,
+        arms=np.array(arms.take(pa.array(first)).to_pylist(), str),
+        fits=fit_arms(users, inputs.experiment),
+        queries=inputs.items.rows_of(medoids),
+        mean=records.prior["mean"],
+        user_mean=records.user,
+    )
+
+
+def _estimates(
+    tallies: pa.Table, records: _Records, evidence: Evidence, config: RewardConfig, now: int
+) -> _Estimates:
+    """The formulas of this module's head, over the clusters of every user and surface."""
+    w, rate, seen, prior = records.weight, records.rate, records.seen, records.prior
+    used, top = evidence.used, prior["user_strength"]
+    centre = np.where(used, evidence.prior, records.user)
+    k = np.where(used, evidence.strength, prior["strength"])
+    reward = np.where(seen, (w * rate + k * centre) / (w + k), centre)
     shown_at = np.where(seen, last_times(tallies), now)
     fresh = half_life_weights(shown_at, now, config.half_life_days)
-    kish = np.divide(w * w, w2, where=seen, out=np.zeros(len(w)))
-    n = kish * fresh
-    mean = np.where(seen, (n * rate + k * user) / (n + k), user)
-    total = prior["trials"] / (1.0 / (n + k) + (k / (n + k)) ** 2 / (own + top))
+    n = records.kish * fresh
+    mean = np.where(seen & ~used, (n * rate + k * centre) / (n + k), reward)
+    unknown = np.where(used, 0.0, (k / (n + k)) ** 2 / (records.own + top))
+    total = prior["trials"] / (1.0 / (n + k) + unknown)
     least = 1e-12  # a Beta needs both above 0
     return _Estimates(
-        prior=prior,
-        seen=seen,
-        rate=rate,
-        kish=kish,
-        user=user,
-        own=own,
+        centre=centre,
+        strength=k,
         reward=reward,
         a=np.maximum(mean * total, least),
         b=np.maximum((1.0 - mean) * total, least),
@@ -295,23 +284,6 @@ def _arm_column(user_ids: IntArray, experiment: Experiment | None) -> pa.Array[A
     if experiment is None:
         return name_column(np.zeros(len(user_ids), np.int64), [""])
     return name_column(arms_of(user_ids, experiment), [a.name for a in experiment.arms])
-
-
-def _in_key_order(profiles: pa.Table) -> pa.Table:
-    users, clusters = ints(profiles, "user_id"), ints(profiles, "cluster_id")
-    rising = users[1:] > users[:-1]
-    rising |= (users[1:] == users[:-1]) & (clusters[1:] > clusters[:-1])
-    return profiles if rising.all() else sort_rows(profiles, PROFILES.key)
-
-
-def _layout(bounds: IntArray, n_surfaces: int) -> tuple[IntArray, IntArray]:
-    """For every row by (user, surface, cluster): its row of PROFILES, and its surface's code."""
-    sizes = np.repeat(np.diff(bounds), n_surfaces)
-    starts = np.repeat(bounds[:-1], n_surfaces)
-    ends = np.cumsum(sizes)
-    rows = np.arange(int(sizes.sum())) - np.repeat(ends - sizes - starts, sizes)
-    codes = np.tile(np.arange(n_surfaces), len(bounds) - 1)
-    return rows, np.repeat(codes, sizes)
 
 
 def _user_bounds(tallies: pa.Table) -> IntArray:

@@ -19,10 +19,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from profiling.compiling import njit
 from profiling.hashing import UIntArray
 from profiling.schema import FloatArray, IntArray
+
+BoolArray = npt.NDArray[np.bool_]
 
 LANES = 32  # wide enough for the compiler to vectorise over them (measured: 8 and 16 are not)
 TOLERANCE = 1e-10  # of the odds pi / (1 - pi), relative: tighter than the same in pi
@@ -111,6 +114,96 @@ def draw_groups(groups: Groups, order: IntArray, rows: IntArray, chances: FloatA
         for lane in range(last - first):
             _draw_lane(groups, order[first + lane], x, places, lane, rows, chances)
         first = last
+
+
+@njit(cache=True, nogil=True)
+def weigh_groups(
+    groups: Groups,
+    order: IntArray,
+    wanted: BoolArray,
+    barred: BoolArray,
+    held: BoolArray,
+    chances: FloatArray,
+    supported: FloatArray,
+) -> None:
+    """Calibrate as `draw_groups`, and weigh the wanted sets instead of drawing some."""
+    if len(order) == 0:
+        return
+    widest = groups.free.max()
+    x = new_lanes(widest, groups.left.max())
+    places = np.empty((widest, LANES), np.int64)
+    first = 0
+    while first < len(order):
+        k, last = groups.left[order[first]], first + 1
+        while last < min(first + LANES, len(order)) and groups.left[order[last]] == k:
+            last += 1
+        m = groups.free[order[last - 1]]
+        if k > 0:
+            _gather(groups, order[first:last], x, places, m)
+            calibrate(x, m, k)
+        for lane in range(last - first):
+            g = order[first + lane]
+            chances[g] = _weigh_lane(groups, g, x, places, lane, wanted)
+            supported[g] = _support_of_lane(groups, g, x, places, lane, barred, held)
+            for i in range(groups.free[g]):
+                row = places[i, lane]
+                t, u = groups.t[row], groups.u[row]
+                groups.t[row] = t / (t + u * x.ratio[i, lane])
+        first = last
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weigh_lane(
+    groups: Groups, g: int, x: Lanes, places: IntArray, lane: int, wanted: BoolArray
+) -> float:
+    """P(S) of the wanted set: the product of `_draw_lane`, factor by factor, hence bit for bit."""
+    for i in range(groups.offsets[g], groups.offsets[g + 1]):
+        if (groups.u[i] == 0.0 and not wanted[i]) or (groups.t[i] == 0.0 and wanted[i]):
+            return 0.0
+    chance, r = 1.0, groups.left[g]
+    for i in range(groups.free[g] - 1, -1, -1):
+        inside = wanted[places[i, lane]]
+        if (r == 0 and inside) or (i + 1 == r and not inside):
+            return 0.0
+        if r == 0:
+            continue
+        if inside:
+            if i + 1 > r:
+                chance *= x.p[i, lane] * x.prefix[i, r - 1, lane] / x.prefix[i + 1, r, lane]
+            r -= 1
+        else:
+            chance *= x.q[i, lane] * x.prefix[i, r, lane] / x.prefix[i + 1, r, lane]
+    return chance
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _support_of_lane(
+    groups: Groups,
+    g: int,
+    x: Lanes,
+    places: IntArray,
+    lane: int,
+    barred: BoolArray,
+    held: BoolArray,
+) -> float:
+    """Probability of the sets with every held and no barred cluster: the prefix table again."""
+    plain = True
+    for i in range(groups.offsets[g], groups.offsets[g + 1]):
+        plain = plain and not barred[i] and not held[i]
+        if (groups.u[i] == 0.0 and barred[i]) or (groups.t[i] == 0.0 and held[i]):
+            return 0.0
+    if plain or groups.left[g] == 0:
+        return 1.0
+    m, k = groups.free[g], groups.left[g]
+    totals = np.zeros(k + 1)
+    totals[0] = 1.0
+    for i in range(m):
+        row = places[i, lane]
+        p = 0.0 if barred[row] else x.p[i, lane]
+        q = 0.0 if held[row] else x.q[i, lane]
+        for j in range(k, -1, -1):
+            totals[j] = q * totals[j] + (p * totals[j - 1] if j > 0 else 0.0)
+    return min(totals[k] / x.prefix[m, k, lane], 1.0)
 
 
 @njit(cache=True, nogil=True)

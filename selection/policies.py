@@ -44,6 +44,13 @@ class SelectionConfig:
 
     __pydantic_config__: ClassVar = FORBID_UNKNOWN
     policy: str = option("reward_importance", "what weighs a cluster", choices=POLICIES)
+    prior: str = option(
+        "average",
+        "what an interest with no or few impressions of its own leans on. average: the user's "
+        "average reward, the published rule; evidence: what the user did with items like the "
+        "query, and everyone with items around it (section `evidence`)",
+        choices=("average", "evidence"),
+    )
     beta: float = option(
         2.0, "exponent of the reward, its sharpness (measured: 2 to 4)", low=0, high=64
     )

@@ -23,7 +23,7 @@ from selection.sampling import DrawRequest, Sets, draw_ids, draw_keys, sample_se
 from selection.tables import CLUSTER_REWARDS, QUERIES
 from selection.weights import WEIGHTS
 
-__all__ = ["SelectionConfig", "select_queries", "weigh_queries"]
+__all__ = ["SelectionConfig", "Weighed", "select_queries", "weigh_clusters", "weigh_queries"]
 
 _COLUMNS = (  # of CLUSTER_REWARDS, that weights and queries are made of
     *("user_id", "surface", "cluster_id", "arm", "query_type", "query_id", "importance"),
@@ -61,18 +61,32 @@ def select_queries(
         ValueError: A column is missing or wrong, an arm has no config, a cluster comes twice, or a
             weight is not finite.
     """
-    weighed = _weigh(cluster_rewards, selections, DrawRequest(seed, 0, run_date, "", salt))
-    groups, chosen = weighed.groups, weighed.configs
-    configs = [config for _, config in chosen.by_arm]
+    weighed = weigh_clusters(cluster_rewards, selections, run_date=run_date, seed=seed, salt=salt)
     sets = sample_sets(
-        groups.offsets,
-        weighed.weights,
-        np.array([c.queries for c in configs], np.int64)[chosen.arms],
-        np.array([c.floor for c in configs], np.float64)[chosen.arms],
-        weighed.keys,
+        weighed.offsets, weighed.weights, weighed.draws, weighed.floors, weighed.keys
     )
-    drawn = _Drawn(groups, chosen, sets, weighed.weights)
-    return _queries(drawn, items, weighed.keys, run_date)
+    return _queries(_Drawn(weighed, sets), items, run_date)
+
+
+def weigh_clusters(
+    cluster_rewards: pa.Table,
+    selections: Mapping[str, SelectionConfig],
+    *,
+    run_date: date,
+    seed: int,
+    salt: str,
+) -> Weighed:
+    """What the draw of `select_queries` is made from; arguments and errors as there.
+
+    Another policy's chances are computed from this too: they are those that its night would have
+    drawn with.
+    """
+    rows = CLUSTER_REWARDS.check(cluster_rewards, "select_queries").select(list(_COLUMNS))
+    groups = _Groups.of(rows)
+    chosen = _configs(groups, selections)
+    request = DrawRequest(seed, 0, run_date, "", salt)
+    keys = draw_keys(request, groups.users, groups.surface_hashes)
+    return Weighed(groups, chosen, keys, _weights(groups, chosen, keys))
 
 
 def weigh_queries(
@@ -89,7 +103,7 @@ def weigh_queries(
     Returns:
         WEIGHTS, sorted by key: a row an interest, drawn or not.
     """
-    weighed = _weigh(cluster_rewards, selections, DrawRequest(seed, 0, run_date, "", salt))
+    weighed = weigh_clusters(cluster_rewards, selections, run_date=run_date, seed=seed, salt=salt)
     groups, by_arm = weighed.groups, weighed.configs.by_arm
     sizes = np.diff(groups.offsets)
     arms = np.repeat(weighed.configs.arms, sizes)
@@ -104,8 +118,8 @@ def weigh_queries(
             "query_type": groups.rows["query_type"],
             "query_id": query_ids,
             "weight": weighed.weights,
-            "queries": np.array([c.queries for c in configs], np.int32)[arms],
-            "floor": np.array([c.floor for c in configs], np.float64)[arms],
+            "queries": np.repeat(weighed.draws, sizes).astype(np.int32),
+            "floor": np.repeat(weighed.floors, sizes),
             "policy": _texts([policy_version(c) for c in configs], arms),
             "arm": _texts([name for name, _ in by_arm], arms),
             "conditions": conditions_of(query_ids, items, limits),
@@ -175,23 +189,48 @@ class _Configs:
 
 
 @dataclass(frozen=True)
-class _Weighed:
-    """Groups with (n,) policy weights and (g,) keys of their randomness."""
+class Weighed:
+    """The clusters of every user and surface, weighed by the policy of the user's arm.
+
+    Attributes:
+        groups: CLUSTER_REWARDS by user and surface.
+        configs: The arms, and the groups'.
+        keys: (g,) uint64 of `sampling.draw_keys`.
+        weights: (n,) float64, floor and calibration not yet in them.
+    """
 
     groups: _Groups
     configs: _Configs
-    weights: FloatArray
     keys: UIntArray
+    weights: FloatArray
+
+    @property
+    def rows(self) -> pa.Table:
+        """(n,) rows of CLUSTER_REWARDS, sorted by (user, surface, cluster)."""
+        return self.groups.rows
+
+    @property
+    def offsets(self) -> IntArray:
+        """(g + 1,) int64 bounds of the groups."""
+        return self.groups.offsets
+
+    @cached_property
+    def draws(self) -> IntArray:
+        """(g,) int64 draws wanted."""
+        return np.array([c.queries for _, c in self.configs.by_arm], np.int64)[self.configs.arms]
+
+    @cached_property
+    def floors(self) -> FloatArray:
+        """(g,) float64."""
+        return np.array([c.floor for _, c in self.configs.by_arm], np.float64)[self.configs.arms]
 
 
 @dataclass(frozen=True)
 class _Drawn:
     """All that a query is made of."""
 
-    groups: _Groups
-    configs: _Configs
+    weighed: Weighed
     sets: Sets
-    weights: FloatArray
 
     @cached_property
     def group(self) -> IntArray:
@@ -202,16 +241,6 @@ class _Drawn:
     def slots(self) -> IntArray:
         """(d,) int64."""
         return np.arange(len(self.group)) - self.sets.offsets[self.group]
-
-
-def _weigh(
-    cluster_rewards: pa.Table, selections: Mapping[str, SelectionConfig], request: DrawRequest
-) -> _Weighed:
-    rows = CLUSTER_REWARDS.check(cluster_rewards, "select_queries").select(list(_COLUMNS))
-    groups = _Groups.of(rows)
-    chosen = _configs(groups, selections)
-    keys = draw_keys(request, groups.users, groups.surface_hashes)
-    return _Weighed(groups, chosen, _weights(groups, chosen, keys), keys)
 
 
 def _configs(groups: _Groups, selections: Mapping[str, SelectionConfig]) -> _Configs:
@@ -245,10 +274,11 @@ def _weights(groups: _Groups, chosen: _Configs, keys: UIntArray) -> FloatArray:
     return weights
 
 
-def _queries(drawn: _Drawn, items: Items, keys: UIntArray, run_date: date) -> pa.Table:
-    groups, sets, by_arm = drawn.groups, drawn.sets, drawn.configs.by_arm
+def _queries(drawn: _Drawn, items: Items, run_date: date) -> pa.Table:
+    weighed, sets = drawn.weighed, drawn.sets
+    groups, by_arm = weighed.groups, weighed.configs.by_arm
     group, n = drawn.group, len(drawn.group)
-    arms = drawn.configs.arms[group]
+    arms = weighed.configs.arms[group]
     query_ids = ints(groups.rows, "query_id")[sets.rows]
     limits = np.array([config.topics for _, config in by_arm], np.int64)[arms]
     return QUERIES.build(
@@ -258,11 +288,11 @@ def _queries(drawn: _Drawn, items: Items, keys: UIntArray, run_date: date) -> pa
             "surface": _texts(groups.surface_names, groups.surfaces[group]),
             "slot": drawn.slots,
             "serve_date": pa.repeat(pa.scalar(run_date + timedelta(days=1)), n),
-            "draw_id": draw_ids(keys[group], drawn.slots),
+            "draw_id": draw_ids(weighed.keys[group], drawn.slots),
             "cluster_id": ints(groups.rows, "cluster_id")[sets.rows],
             "query_type": groups.rows["query_type"].take(sets.rows),
             "query_id": query_ids,
-            "weight": drawn.weights[sets.rows],
+            "weight": weighed.weights[sets.rows],
             "propensity": sets.propensities[sets.rows],
             "set_probability": sets.set_probabilities[group],
             "policy": _texts([policy_version(config) for _, config in by_arm], arms),

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from profiling.compiling import njit
 from profiling.hashing import UIntArray, hash63, hash64, hash64_of, mix64
 from profiling.schema import FloatArray, IntArray
-from selection.conditional_poisson import Groups, draw_groups
+from selection.conditional_poisson import BoolArray, Groups, draw_groups, weigh_groups
 
 NEGLIGIBLE = 1e-30  # of the largest weight: less counts as 0 (sums carry some 32 digits)
 _EPOCH = date(1970, 1, 1)
@@ -166,15 +166,71 @@ def sample_sets(
     bounds = np.r_[0, np.cumsum(np.minimum(k, np.diff(offsets)))].astype(np.int64)
     sequence, slot = stream_states(keys, SEQUENCE), stream_states(keys, SLOT)
     groups = Groups(offsets, t, u, free, left, bounds, sequence, slot)
-    order = np.argsort(left * (free.max(initial=0) + 1) + free, kind="stable")
     rows, chances = np.empty(bounds[-1], np.int64), np.ones(len(keys))
-    draw_groups(groups, order, rows, chances)
+    draw_groups(groups, _by_size(free, left), rows, chances)
     return Sets(bounds, rows, chances, t)
+
+
+@dataclass(frozen=True)
+class Chances:
+    """What a design gives to every cluster, and to one set of each group.
+
+    Attributes:
+        propensities: (n,) float64 inclusion probabilities.
+        sets: (g,) float64 P(S) of the wanted sets; 0 where the design draws another number.
+        supported: (g,) float64 probability of the sets that hold every held cluster and no barred.
+    """
+
+    propensities: FloatArray
+    sets: FloatArray
+    supported: FloatArray
+
+
+def weigh_sets(
+    offsets: IntArray,
+    weights: FloatArray,
+    k: IntArray,
+    floor: FloatArray,
+    wanted: BoolArray,
+    *,
+    barred: BoolArray | None = None,
+    held: BoolArray | None = None,
+) -> Chances:
+    """The probabilities with which `sample_sets` draws; nothing is drawn.
+
+    Args:
+        offsets: (g + 1,) int64 bounds of the groups in the rows.
+        weights: (n,) float64, finite, >= 0.
+        k: (g,) int64 draws wanted.
+        floor: (g,) float64 in [0, 1].
+        wanted: (n,) bool rows of each group's set; what `sample_sets` drew gets the very same P(S).
+        barred: (n,) bool clusters that a supported set must not hold; None: none.
+        held: (n,) bool clusters that a supported set must hold; None: none.
+
+    Raises:
+        ValueError: As `sample_sets`.
+    """
+    _check(weights, k, floor)
+    n, g = len(weights), len(offsets) - 1
+    t, u, none = np.empty(n), np.empty(n), np.zeros(n, bool)
+    free, left = _fill_targets(offsets, weights, k, floor, t, u)
+    no_bounds, no_states = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    groups = Groups(offsets, t, u, free, left, no_bounds, no_states, no_states)
+    chances, supported = np.ones(g), np.ones(g)
+    barred = none if barred is None else barred
+    held = none if held is None else held
+    weigh_groups(groups, _by_size(free, left), wanted, barred, held, chances, supported)
+    return Chances(t, chances, supported)
 
 
 def stream_states(keys: UIntArray, purpose: int) -> UIntArray:
     """(g,) uint64 from which `hash_of(state, i)` is `hash64(key, purpose, i)`."""
     return mix64(mix64(mix64(np.uint64(3)) ^ keys) ^ np.uint64(purpose))
+
+
+def _by_size(free: IntArray, left: IntArray) -> IntArray:
+    """(g,) int64 groups in the order in which the kernels take them."""
+    return np.argsort(left * (free.max(initial=0) + 1) + free, kind="stable")
 
 
 def _check(weights: FloatArray, k: IntArray, floor: FloatArray) -> None:

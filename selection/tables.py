@@ -139,9 +139,24 @@ REWARDS = TableSchema(
     ),
 )
 
+ITEM_RATES = TableSchema(
+    "ITEM_RATES",
+    1,
+    ("surface", "arm", "item_id"),
+    (
+        Column("surface", TEXT, "where"),
+        Column("arm", TEXT, "arm of an isolated experiment, '' if all are pooled"),
+        Column("item_id", I64, "what was shown"),
+        Column("w", F64, "sum of weights over all users, decayed to as_of", low=0),
+        Column("wy", F64, "sum of weight * y, y = (value - lo) / (hi - lo)", low=0),
+        Column("impressions", I64, "outcomes ever counted here", low=0),
+        Column("as_of", TIMESTAMP, "latest event here; the sums are of then"),
+    ),
+)
+
 CLUSTER_REWARDS = TableSchema(
     "CLUSTER_REWARDS",
-    1,
+    2,
     ("user_id", "surface", "cluster_id"),
     (
         Column("user_id", I64, "whose"),
@@ -158,14 +173,28 @@ CLUSTER_REWARDS = TableSchema(
         Column("reward", F64, "shrunk value per impression"),
         Column("low", F64, "95 % interval"),
         Column("high", F64, "95 % interval"),
-        Column("prior_source", TEXT, "observed, user average or global average"),
+        Column("prior_source", TEXT, "observed, evidence, user average or global average"),
         Column("prior_mean", F64, "what the rate shrinks to, in value units"),
         Column("prior_strength", F64, "k: impressions that the prior is worth", low=0),
         Column("posterior_a", F64, "Beta posterior of y, for Thompson sampling", low=0),
         Column("posterior_b", F64, "Beta posterior of y", low=0),
         Column("draws", F64, "closed draws, decayed to the cut-off", low=0),
         Column("reward_per_draw", F64, "shrunk impressions per draw * reward", nullable=True),
+        Column("prior", TEXT, "what the arm leans on: average, or evidence"),
+        Column(
+            "own_evidence",
+            F64,
+            "h: what the user did with items like the query; null without `prior: evidence`",
+            nullable=True,
+        ),
+        Column(
+            "item_evidence",
+            F64,
+            "G: what everyone did with the items around it; null without `prior: evidence`",
+            nullable=True,
+        ),
     ),
+    lifts={"prior": "average", "own_evidence": None, "item_evidence": None},
 )
 
 QUERIES = TableSchema(

@@ -38,7 +38,7 @@ from pipelines.night import RunOptions
 from pipelines.nights import run_night
 from pipelines.training import TrainOptions, check_extra, train_models
 from pipelines.warehouse import Warehouse
-from pipelines.worlds import ACTION, SURFACE, World
+from pipelines.worlds.demo import ACTION, SURFACE, World
 from profiling.actions import Action
 from profiling.options import check_options, option
 from profiling.schema import FloatArray, IntArray, floats, ints

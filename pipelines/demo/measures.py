@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.worlds import TOPIC_NAMES, topics_of
+from pipelines.worlds.demo import TOPIC_NAMES, topics_of
 from profiling.bootstrap import Estimate, estimate
 from profiling.schema import FloatArray, IntArray, floats, ints
 

@@ -19,7 +19,7 @@ from pipelines.demo.measures import (
     uplift,
 )
 from pipelines.report import percent
-from pipelines.worlds import FURNITURE, RECIPES, TOPIC_NAMES
+from pipelines.worlds.demo import FURNITURE, RECIPES, TOPIC_NAMES
 from profiling.bootstrap import Estimate, resample_weights
 from profiling.schema import FloatArray
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.material import StudyOptions, gather
-from pipelines.evaluate.output import check_format, deliver, progress
+from pipelines.evaluate.output import check_format, deliver
 from pipelines.evaluate.study import run_study
 from pipelines.evaluate.trial import TrialOptions, gather_trial, run_trial
 from pipelines.nights import config_of
+from pipelines.progress import told
 from pipelines.training import check_extra
 from pipelines.warehouse import Warehouse
 
@@ -40,7 +41,7 @@ def evaluate_retrieval(
     check_format(format)
     _check_extras(learned=learned)
     config = config_of(warehouse)
-    with progress() as note:
+    with told() as note:
         note("read the log")
         material = gather(warehouse, config, options)
         with TemporaryDirectory(prefix="queryloop-") as folder:
@@ -72,7 +73,7 @@ def evaluate_profiles(
         ValueError: The format is unknown, or there is nothing to evaluate.
     """
     check_format(format)
-    with progress() as note:
+    with told() as note:
         found = run_trial(gather_trial(warehouse, config_of(warehouse), options, note), note)
     deliver(found, "profiles", format, out)
     return found

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-from pipelines.evaluate.contest import Note
 
 FORMATS = ("table", "json")
 
@@ -54,15 +48,3 @@ def _write(found: dict[str, Any], study: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{study}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     (out / f"{study}.html").write_text(render_report(page(found)), encoding="utf-8")
-
-
-@contextmanager
-def progress() -> Iterator[Note]:
-    """Say what is being done, on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda text: bars.update(task, description=text)

@@ -19,13 +19,12 @@ from profiling.schema import ints
 from retrieval.candidates import retrieve_candidates
 from retrieval.feed import rerank_feed
 from retrieval.index.exact import ExactIndex
-from selection.cluster_rewards import (
-    RollUpInputs,
-    roll_up_cluster_rewards,
-    roll_up_tallies,
-)
+from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
+from selection.cluster_tallies import roll_up_tallies
 from selection.draws import draws_of
+from selection.evidence import EvidenceInputs
 from selection.experiments import fit_arms
+from selection.item_rates import add_item_rates, tally_item_rates
 from selection.outcomes import OutcomeInputs, attribute_outcomes
 from selection.prior import fit_prior, prior_sums
 from selection.queries import select_queries
@@ -41,6 +40,7 @@ class NightTwin:
     tables: dict[str, pa.Table] = field(default_factory=dict)
     cutoffs: list[int] = field(default_factory=list)
     queries: list[pa.Table] = field(default_factory=list)
+    closed: list[pa.Table] = field(default_factory=list)
 
     def table(self, name: str) -> pa.Table:
         return self.tables.get(name, SCHEMAS[name].empty())
@@ -82,6 +82,7 @@ class NightTwin:
             "OUTCOMES": outcomes.outcomes, "CLOSED_DRAWS": outcomes.closed_draws,
             "REJECTED": pa.concat_tables([history.rejected, outcomes.rejected]),
         }  # fmt: skip
+        self.closed.append(made["OUTCOMES"])
         made |= self._reward(made, now, parent)
         made |= self._serve(made, date)
         self.tables |= made
@@ -93,7 +94,7 @@ class NightTwin:
         self, made: dict[str, pa.Table], now: int, parent: int | None
     ) -> dict[str, pa.Table]:
         config = self.config
-        values = (config.outcomes.value_low, config.outcomes.value_high)
+        values = config.outcomes.value_range
         inputs = RewardInputs(made["OUTCOMES"], made["CLOSED_DRAWS"], self.table("REWARDS"))
         rewards = tally_rewards(
             inputs, config.rewards, config.actions, value_range=values, parent_cutoff=parent
@@ -103,6 +104,13 @@ class NightTwin:
         )
         arms = fit_arms(ints(tallies, "user_id"), config.experiment)
         prior = fit_prior([prior_sums(tallies, arms)], config.prior)
+        part = tally_item_rates(
+            made["OUTCOMES"], fit_arms(ints(made["OUTCOMES"], "user_id"), config.experiment),
+            config.rewards, value_range=values,
+        )  # fmt: skip
+        item_rates = add_item_rates(
+            self.table("ITEM_RATES"), [part], config.rewards, parent_cutoff=parent
+        )
         since = now - config.serve_active_days * DAY_US
         served = made["PROFILES"].filter(
             pa.array(made["PROFILES"]["as_of"].cast(pa.int64()).to_numpy() >= since)
@@ -111,10 +119,21 @@ class NightTwin:
             RollUpInputs(
                 profiles=served, rewards=rewards, items=self.items, prior=prior,
                 actions=config.actions, experiment=config.experiment,
+                evidence=self._evidence(item_rates),
             ),
             config.rewards, now=now, surfaces=config.surfaces, value_range=values,
         )  # fmt: skip
-        return {"REWARDS": rewards, "CLUSTER_REWARDS": rolled}
+        return {"REWARDS": rewards, "ITEM_RATES": item_rates, "CLUSTER_REWARDS": rolled}
+
+    def _evidence(self, item_rates: pa.Table) -> EvidenceInputs:
+        arms = frozenset(n for n, s in self.config.selections.items() if s.prior == "evidence")
+        near = self.items.vectors @ self.items.vectors.T
+        np.fill_diagonal(near, -2.0)
+        around = np.argsort(-near.round(6), axis=1, kind="stable")
+        return EvidenceInputs(
+            arms, pa.concat_tables(self.closed), item_rates,
+            around[:, : self.config.evidence.neighbours], self.config.evidence,
+        )  # fmt: skip
 
     def _serve(self, made: dict[str, pa.Table], date: dt.date) -> dict[str, pa.Table]:
         config = self.config

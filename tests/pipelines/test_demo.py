@@ -22,7 +22,7 @@ from pipelines.demo.measures import (
 )
 from pipelines.demo.views import Findings, chart_statements, sql_statements
 from pipelines.warehouse import Warehouse
-from pipelines.worlds import ITEMS_PER_TOPIC, TOPIC_NAMES
+from pipelines.worlds.demo import ITEMS_PER_TOPIC, TOPIC_NAMES
 from profiling.bootstrap import resample_weights
 from profiling.hashing import uniforms
 from profiling.schema import floats, ints

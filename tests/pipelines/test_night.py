@@ -23,7 +23,9 @@ from profiling.items import Items
 from profiling.schema import sort_rows
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig
+from selection.experiments import Arm, Experiment
 from selection.outcomes import OutcomeConfig
+from selection.policies import SelectionConfig
 from tests.pipelines.night_twin import NightTwin
 from tests.pipelines.small_world import (
     day,
@@ -41,6 +43,13 @@ CONFIG = NightConfig(
     outcomes=OutcomeConfig(window_hours=6, lateness_hours=18),
     retrieval=RetrievalConfig(candidates_per_query=15),
     feed=FeedConfig(size=10),
+    experiment=Experiment(
+        "night",
+        arms=(
+            Arm("average", 0.4),
+            Arm("evidence", 0.6, SelectionConfig("reward_odds", prior="evidence", beta=4.0)),
+        ),
+    ),
 )
 FOREIGN = dataclasses.replace(CONFIG, outcomes=OutcomeConfig(lateness_hours=36, threshold=0.6))
 NIGHTS = 5

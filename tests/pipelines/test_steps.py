@@ -143,6 +143,7 @@ class Night:
             inputs=(),
             state={},
             nearby={},
+            past_outcomes=(),
             catalogue=self.catalogue,
             given={},
         )

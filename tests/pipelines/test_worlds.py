@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.worlds import (
+from pipelines.worlds.demo import (
     FURNITURE,
     ITEMS_PER_TOPIC,
     RECIPES,

@@ -22,10 +22,10 @@ def test_sums_are_those_of_the_weights():
     np.testing.assert_allclose(sums[1:], resample_weights(50, 9, 20) @ values)
 
 
-def test_sums_do_not_depend_on_how_many_weights_fit_at_a_time(monkeypatch):
+def test_sums_do_not_depend_on_how_many_users_are_added_at_a_time(monkeypatch):
     values = np.random.default_rng(0).normal(size=(50, 2))
     whole = resampled_sums(values, 9, 20)
-    monkeypatch.setattr("profiling.bootstrap._BLOCK", 120)  # two resamples
+    monkeypatch.setattr("profiling.bootstrap._BLOCK", 7)
     np.testing.assert_allclose(resampled_sums(values, 9, 20), whole, rtol=1e-12)
 
 

@@ -16,12 +16,8 @@ from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray, floats, ints
 from profiling.tables import PROFILES
-from selection.cluster_rewards import (
-    CLUSTER_TALLIES,
-    RollUpInputs,
-    roll_up_cluster_rewards,
-    roll_up_tallies,
-)
+from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
+from selection.cluster_tallies import CLUSTER_TALLIES, roll_up_tallies
 from selection.experiments import Arm, Experiment, arms_of
 from selection.prior import Prior, PriorConfig, RatePrior, fit_prior, prior_sums
 from selection.rewards import SUMS

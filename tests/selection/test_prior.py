@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from profiling.schema import FloatArray, IntArray
-from selection.cluster_rewards import CLUSTER_TALLIES, roll_up_tallies
+from selection.cluster_tallies import CLUSTER_TALLIES, roll_up_tallies
 from selection.prior import (
     PRIOR_SUMS,
     WORKING_STRENGTH,

@@ -1,0 +1,1 @@
+"""The policy lab: which policy earns its keep, shown before it ships."""

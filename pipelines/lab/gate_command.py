@@ -1,0 +1,87 @@
+"""`queryloop lab gate`: exit 0 if a policy keeps every bound, else 1 with the reasons."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.lab.asked import LOGGED
+from pipelines.lab.evaluate_command import (
+    FORMATS,
+    AgainstOption,
+    FirstOption,
+    GapOption,
+    LastOption,
+    PolicyOption,
+    WarehouseOption,
+    period_asked,
+)
+from pipelines.lab.evaluation import evaluate_policy, report_of
+from pipelines.lab.gate import Check, GateConfig, check_policy
+from pipelines.warehouse import Warehouse
+from pipelines.yaml_options import load_options
+
+FAILED = 1  # exit status; 2 is a command that could not be run
+
+
+def lab_gate(  # noqa: PLR0913 (one option a decision)
+    warehouse: WarehouseOption,
+    policy: PolicyOption,
+    first: FirstOption = None,
+    last: LastOption = None,
+    against: AgainstOption = LOGGED,
+    allow_gap: GapOption = False,
+    config: Annotated[Path | None, typer.Option(help="YAML with the gate's bounds")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="least lower bound of the relative uplift")
+    ] = None,
+    format: Annotated[str, typer.Option(help="table or json")] = "table",
+) -> None:
+    """May this policy ship? Exits 1 and says why where the log does not show that it may."""
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    bounds = GateConfig()
+    if config is not None:
+        bounds = load_options(GateConfig, config.read_text(), str(config))[0]
+    if margin is not None:
+        bounds = replace(bounds, margin=margin)
+    opened = Warehouse.open(warehouse)
+    period = period_asked(opened, first, last, allow_gap=allow_gap)
+    found = evaluate_policy(opened, period, policy, against)
+    checks = check_policy(found, bounds)
+    passed = all(check.passed for check in checks)
+    if format == "json":
+        rows = [_json(check) for check in checks]
+        record = {"passed": passed, "checks": rows, "bounds": asdict(bounds)}
+        print(json.dumps(record | {"evaluation": report_of(found)}, allow_nan=False))
+    else:
+        print_checks(checks, f"{policy} against {against}", Console(highlight=False))
+    if not passed:
+        raise typer.Exit(FAILED)
+
+
+def print_checks(checks: list[Check], title: str, console: Console) -> None:
+    """A row a bound, then the verdict with its reasons."""
+    console.width = max(console.width, 110)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("bound", "found", "allowed", "", "of"):
+        table.add_column(column, justify="right" if column in ("found", "allowed") else "left")
+    for c in checks:
+        verdict = "kept" if c.passed else "FAILS"
+        table.add_row(c.name, f"{c.found:,.4g}", f"{c.allowed:,.4g}", verdict, c.meaning)
+    console.print(table)
+    failed = [
+        f"{c.name} is {c.found:,.4g}, allowed {c.allowed:,.4g}" for c in checks if not c.passed
+    ]
+    console.print("does not ship: " + "; ".join(failed) if failed else "may ship", markup=False)
+
+
+def _json(check: Check) -> dict[str, object]:
+    return asdict(check) | {"found": check.found if math.isfinite(check.found) else None}
