@@ -135,7 +135,7 @@ def landed(done, seen, night):
     seen=st.lists(shown, max_size=20),
     new_vectors=st.none() | st.integers(1, NIGHTS - 1),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_only_due_users_change(done, seen, new_vectors):
     every, ours = EMPTY, EMPTY
     for night in range(NIGHTS):
