@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -93,20 +93,30 @@ class ReadTables(beam.PTransform):
         root: The warehouse.
         stored: Files by the name under which the bucket gets them: `OUTCOMES` or, for tables of
             another night beside this one's, `last OUTCOMES`.
+        columns: Of tables of which not all are needed, by the same name.
     """
 
     root: str
     stored: Tables
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def expand(self, buckets: beam.PCollection) -> beam.PCollection:
         """One read a bucket and table."""
-        return buckets | "read tables" >> beam.Map(read_tables, self.root, self.stored)
+        return buckets | "read tables" >> beam.Map(
+            read_tables, self.root, self.stored, self.columns
+        )
 
 
-def read_tables(bucket: Bucket, root: str, stored: Tables) -> Bucket:
+def read_tables(
+    bucket: Bucket,
+    root: str,
+    stored: Tables,
+    columns: Mapping[str, Sequence[str]] | None = None,
+) -> Bucket:
     """The bucket with the stored tables' rows; a new bucket, as Beam asks."""
+    chosen = columns or {}
     found = {
-        name: read_bucket(root, name.rsplit(" ", 1)[-1], files, bucket.number)
+        name: read_bucket(root, name.rsplit(" ", 1)[-1], files, bucket.number, chosen.get(name))
         for name, files in stored.items()
     }
     return Bucket(bucket.number, bucket.tables | found, bucket.counts, bucket.seconds, bucket.sums)

@@ -48,11 +48,13 @@ from pipelines.queries import SelectQueries
 from pipelines.rewards import TallyRewards
 from pipelines.runner_options import RunnerOptions
 from pipelines.serving import Serving, plan_serving, serving_digest
+from pipelines.settled import BringBackSettled, SetAsideSettled
 from pipelines.shuffle import IntoBuckets
 from pipelines.storage import exists, join, list_names, read_bytes, remove_files, remove_paths
 from pipelines.stored import read_files
 from pipelines.warehouse import PublishConflict, Warehouse
 from pipelines.workers import check_endpoint
+from selection.outcomes import LAST_COLUMNS
 from selection.prior import PRIOR_SUMS, Prior, fit_prior
 
 LEARNED = (
@@ -217,9 +219,11 @@ def learn(pipeline: beam.Pipeline, plan: NightPlan, record: str) -> None:
     _ = (
         pipeline
         | "new rows" >> IntoBuckets(plan.root, plan.buckets, plan.inputs, staged(plan))
-        | "state" >> ReadTables(plan.root, learn_reads(plan))
+        | "state" >> ReadTables(plan.root, learn_reads(plan), {"last OUTCOMES": LAST_COLUMNS})
+        | "settled users aside" >> SetAsideSettled(plan)
         | "1 BuildProfiles" >> BuildProfiles(plan)
         | "2 AttributeOutcomes" >> AttributeOutcomes(plan)
+        | "settled users back" >> BringBackSettled()
         | "3 TallyRewards" >> TallyRewards(plan)
         | "write" >> WriteTables(plan.root, LEARNED, plan.stem, record)
     )

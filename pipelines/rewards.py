@@ -11,7 +11,7 @@ from pipelines.plan import NightPlan, open_items
 from pipelines.steps import add_step, table_of
 from profiling.schema import ints
 from selection.cluster_tallies import roll_up_tallies
-from selection.experiments import fit_arms
+from selection.experiments import NO_ARM, fit_arms
 from selection.item_rates import tally_item_rates
 from selection.prior import prior_sums
 from selection.rewards import RewardInputs, tally_rewards
@@ -60,7 +60,9 @@ def tally_bucket_rewards(bucket: Bucket, plan: NightPlan) -> Bucket:
             now=plan.cutoff,
             surfaces=config.surfaces,
         )
-        arms = fit_arms(ints(tallies, "user_id"), config.experiment)
+        arms = (
+            fit_arms(ints(tallies, "user_id"), config.experiment) if config.experiment else NO_ARM
+        )
         result.tables = {"REWARDS": rewards, "ITEM_RATES": item_rates}
         result.sums = prior_sums(tallies, arms).to_pylist()
         result.rows = (outcomes.num_rows, rewards.num_rows)

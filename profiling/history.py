@@ -138,6 +138,27 @@ def update_history(
     return HistoryUpdate(merged, _touched(rows, actions), admitted.rejected, admitted.duplicates)
 
 
+def fading_users(
+    history: pa.Table,
+    actions: Actions,
+    config: ProfileConfig,
+    *,
+    horizon_us: int,
+    parent_cutoff: int | None,
+) -> IntArray:
+    """(u,) ids, ascending: users without new events of whom `update_history` drops some tonight.
+
+    Args:
+        history: HISTORY of some users, by user.
+        actions: The configured actions.
+        config: The window and the number of items.
+        horizon_us: As for `update_history`.
+        parent_cutoff: As for `update_history`.
+    """
+    kept = _kept(history, actions, config, horizon_us, parent_cutoff)
+    return np.unique(ints(history, "user_id")[~kept])
+
+
 def positive_events(history: pa.Table, actions: Actions) -> BoolArray:
     """(n,) bool: whether the event's action makes its item part of the user's interests."""
     flags = np.array([a.positive for a in actions])

@@ -177,6 +177,7 @@ def inferred_credits(
     """
     rows = np.flatnonzero(impressions["draw_id"].is_null().to_numpy())
     shown = impressions.take(rows)
+    versions = versions.filter(pc.is_in(versions["user_id"], value_set=_users_of(shown)))
     users, cutoffs = ints(versions, "user_id"), ints(versions, "cutoff")
     medoids, clusters = ints(versions, "medoid_item_id"), ints(versions, "cluster_id")
     order = np.lexsort((clusters, medoids, cutoffs, users))
@@ -195,6 +196,10 @@ def inferred_credits(
     )
     near = (best >= 0) & (cosine >= threshold)
     return _inferred_table(rows, near, medoids[best[near]], clusters[order][best[near]])
+
+
+def _users_of(table: pa.Table) -> pa.Array[Any]:
+    return table["user_id"].combine_chunks().unique()
 
 
 def _version_bounds(users: IntArray, cutoffs: IntArray) -> tuple[IntArray, IntArray]:

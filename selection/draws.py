@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,6 +13,8 @@ from profiling.decay import DAY_US
 from profiling.schema import TIMESTAMP, Column, IntArray, TableSchema, ints, sort_rows
 from profiling.tables import F64, I64, TEXT
 from selection.tables import CLOSED_DRAWS
+
+SHOWN_COLUMNS = ("user_id", "draw_id")  # what closing a draw reads of OUTCOMES
 
 # In memory only. Two users may come with one draw_id (a bad log): the key keeps users independent.
 DRAWS = TableSchema(
@@ -48,7 +51,7 @@ def draws_of(queries: pa.Table, served_draws: pa.Table) -> pa.Table:
     Returns:
         DRAWS.
     """
-    nightly_at = (ints(queries, "run_date") + 2) * DAY_US
+    nightly_at = served_until(queries)
     served_at = (ints(served_draws, "at") // DAY_US + 1) * DAY_US
     draws = pa.concat_tables([_as_draws(queries, nightly_at), _as_draws(served_draws, served_at)])
     digests = np.r_[np.zeros(queries.num_rows, np.int64), ints(served_draws, "content_digest")]
@@ -60,6 +63,11 @@ def draws_of(queries: pa.Table, served_draws: pa.Table) -> pa.Table:
     first = np.ones(len(order), bool)
     first[1:] = (users[1:] != users[:-1]) | (ids[1:] != ids[:-1])
     return DRAWS.check(draws.filter(pa.array(first)))
+
+
+def served_until(queries: pa.Table) -> IntArray:
+    """(n,) int64 microseconds: the end of the day that QUERIES were for."""
+    return (ints(queries, "run_date") + 2) * DAY_US
 
 
 def _as_draws(rows: pa.Table, at: IntArray) -> pa.Table:
@@ -136,7 +144,7 @@ def close_draws(
 
     Args:
         draws: DRAWS.
-        outcomes: OUTCOMES of tonight and of the night before.
+        outcomes: The columns `SHOWN_COLUMNS` of OUTCOMES of tonight and of the night before.
         horizon_us: Window + lateness.
         now: The cut-off, exclusive.
         parent_cutoff: The cut-off of the night before; None on the first.
@@ -144,20 +152,31 @@ def close_draws(
     Returns:
         CLOSED_DRAWS, sorted by key.
     """
-    ends = ints(draws, "at") + horizon_us
-    ripe = ends <= now
-    if parent_cutoff is not None:
-        ripe &= ends > parent_cutoff
-    closing = np.flatnonzero(ripe)
-    credited = outcomes.filter(pa.array(ints(outcomes, "draw_id") > 0))
-    shown = _draw_keys(credited)
-    brought = match_rows(shown, [k[closing] for k in _draw_keys(draws)]) >= 0
+    ripe = closes(ints(draws, "at"), horizon_us, now, parent_cutoff)
+    draws = draws.filter(pa.array(ripe))  # those of one night close together
+    shown = _draw_keys(_credited_to(outcomes, draws))
+    brought = match_rows(shown, _draw_keys(draws)) >= 0
     visits = match_rows(_draw_keys(draws), shown)
     nights = _night_keys(draws)
-    came = match_rows([k[visits[visits >= 0]] for k in nights], [k[closing] for k in nights]) >= 0
+    came = match_rows([k[visits[visits >= 0]] for k in nights], nights) >= 0
     state = np.where(brought, "brought", np.where(came, "empty", "unserved"))
-    closed = draws.take(closing).append_column("state", pa.array(state.tolist(), pa.string()))
+    closed = draws.append_column("state", pa.array(state.tolist(), pa.string()))
     return sort_rows(CLOSED_DRAWS.check(closed), CLOSED_DRAWS.key)
+
+
+def closes(
+    at: IntArray, horizon_us: int, now: int, parent_cutoff: int | None
+) -> npt.NDArray[np.bool_]:
+    """(n,) bool: which draws `at` these times, in microseconds, close tonight."""
+    ends = at + horizon_us
+    ripe: npt.NDArray[np.bool_] = ends <= now
+    return ripe if parent_cutoff is None else ripe & (ends > parent_cutoff)
+
+
+def _credited_to(outcomes: pa.Table, draws: pa.Table) -> pa.Table:
+    """Outcomes that carry one of these draws' ids."""
+    ids = draws["draw_id"].combine_chunks()
+    return outcomes.filter(pc.is_in(outcomes["draw_id"], value_set=ids))
 
 
 def _draw_keys(table: pa.Table) -> list[IntArray]:

@@ -38,45 +38,73 @@ def clusters_of(
     place[users[place] != user_ids] = -1
     members = profiles["item_ids"].combine_chunks()
     lengths = pc.list_value_length(members).to_numpy(zero_copy_only=False)
-    found = _assign(
-        np.stack([place, queries, items.rows_of(queries)], axis=1),
+    found: IntArray = _holding(
+        place,
+        queries,
         bounds,
         np.r_[0, np.cumsum(lengths)].astype(np.int64),
         pc.list_flatten(members).to_numpy(zero_copy_only=False),
-        items.rows_of(ints(profiles, "medoid_item_id")),
-        np.ascontiguousarray(items.vectors),
-        threshold,
     )
-    return np.asarray(found)
+    left = np.flatnonzero((found < 0) & (place >= 0))  # few: most queries are members
+    found[left] = _nearest_clusters(place[left], queries[left], bounds, profiles, items, threshold)
+    return found
+
+
+def _nearest_clusters(
+    place: IntArray,
+    queries: IntArray,
+    bounds: IntArray,
+    profiles: pa.Table,
+    items: Items,
+    threshold: float,
+) -> IntArray:
+    """(n,) row of `profiles` with the nearest medoid of the user at this place, else -1."""
+    asked = np.zeros(len(bounds) - 1, bool)
+    asked[place] = True
+    rows = np.flatnonzero(np.repeat(asked, np.diff(bounds)))
+    medoids = np.full(profiles.num_rows, -1, np.int64)
+    medoids[rows] = items.rows_of(ints(profiles, "medoid_item_id")[rows])
+    vectors, found = np.ascontiguousarray(items.vectors), np.full(len(queries), -1, np.int64)
+    _find_nearest(
+        np.stack([bounds[place], bounds[place + 1], items.rows_of(queries)], axis=1),
+        medoids,
+        vectors,
+        threshold,
+        found,
+    )
+    return found
 
 
 @njit(cache=True, nogil=True)
-def _assign(
+def _holding(
+    places: IntArray, queries: IntArray, bounds: IntArray, offsets: IntArray, members: IntArray
+) -> IntArray:
+    """The cluster with the query among its ascending members, else -1."""
+    found = np.full(len(queries), -1, np.int64)
+    for i in range(len(queries)):
+        if places[i] < 0:
+            continue
+        for c in range(bounds[places[i]], bounds[places[i] + 1]):
+            own = members[offsets[c] : offsets[c + 1]]
+            j = np.searchsorted(own, queries[i])
+            if j < len(own) and own[j] == queries[i]:
+                found[i] = c
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _find_nearest(
     wanted: IntArray,
-    bounds: IntArray,
-    offsets: IntArray,
-    members: IntArray,
     medoids: IntArray,
     vectors: npt.NDArray[np.float32],
     threshold: float,
-) -> IntArray:
-    """The cluster with the query among its ascending members, else the nearest medoid's, else -1.
-
-    Rows of `wanted`: the user's place in `bounds`, the query, its row of `vectors`; -1 if unknown.
-    """
-    found = np.full(len(wanted), -1, np.int64)
+    found: IntArray,
+) -> None:
+    """Fill `found`; rows of `wanted`: first cluster, cluster after the last, row of `vectors`."""
     for i in range(len(wanted)):
-        place, query, row = wanted[i]
-        if place < 0:
-            continue
-        for c in range(bounds[place], bounds[place + 1]):
-            own = members[offsets[c] : offsets[c + 1]]
-            j = np.searchsorted(own, query)
-            if j < len(own) and own[j] == query:
-                found[i] = c
-        if found[i] < 0 and row >= 0:
-            found[i] = _nearest(row, bounds[place], bounds[place + 1], medoids, vectors, threshold)
-    return found
+        first, last, row = wanted[i]
+        if row >= 0:
+            found[i] = _nearest(row, first, last, medoids, vectors, threshold)
 
 
 @njit(cache=True, nogil=True)

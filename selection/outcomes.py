@@ -19,10 +19,11 @@ from profiling.options import FORBID_UNKNOWN, check_options, option
 from profiling.schema import IntArray, floats, ints, sort_rows
 from profiling.tables import REJECTED
 from selection.attribution import credited_rows, inferred_credits, logged_credits
-from selection.draws import DRAWS, close_draws, match_rows
+from selection.draws import DRAWS, SHOWN_COLUMNS, close_draws, match_rows
 from selection.tables import OPEN, OUTCOMES
 
 _CREDIT_RULES = ("slot_winner", "equal", "score")
+LAST_COLUMNS = ("user_id", "impression_id", "draw_id")  # read of the night before
 _VERSION_COLUMNS = ["user_id", "cutoff", "medoid_item_id", "cluster_id"]
 
 
@@ -106,7 +107,7 @@ class OutcomeInputs:
         profiles: PROFILES of tonight.
         past_profiles: PAST_PROFILES of tonight.
         items: The catalogue.
-        last_outcomes: OUTCOMES of the parent night, or none.
+        last_outcomes: The columns `LAST_COLUMNS` of the parent night's OUTCOMES, or none.
     """
 
     impressions: pa.Table
@@ -182,7 +183,7 @@ def attribute_outcomes(
         open=still_open,
         closed_draws=close_draws(
             inputs.draws,
-            pa.concat_tables([outcomes, inputs.last_outcomes]),
+            pa.concat_tables([t.select(SHOWN_COLUMNS) for t in (outcomes, inputs.last_outcomes)]),
             horizon_us=config.window_us + config.lateness_us,
             now=now,
             parent_cutoff=parent_cutoff,
@@ -196,8 +197,13 @@ def attribute_outcomes(
 def _close(pending: pa.Table, config: OutcomeConfig, now: int) -> tuple[pa.Table, pa.Table]:
     """The impressions that are ripe at the cut-off and those that stay open, both by key."""
     pending = sort_rows(pending, OPEN.key)
-    ripe = (_horizons(pending, config) <= now) & (ints(pending, "at") < now)
+    ripe = ripe_impressions(pending, config, now)
     return pending.filter(pa.array(ripe)), pending.filter(pa.array(~ripe))
+
+
+def ripe_impressions(pending: pa.Table, config: OutcomeConfig, now: int) -> npt.NDArray[np.bool_]:
+    """(n,) bool: which OPEN rows close at the cut-off `now`, in microseconds."""
+    return (_horizons(pending, config) <= now) & (ints(pending, "at") < now)
 
 
 def _horizons(impressions: pa.Table, config: OutcomeConfig) -> IntArray:
@@ -230,6 +236,8 @@ def _admit(
             )
         )
     key, last = ("user_id", "impression_id"), inputs.last_outcomes
+    again = pc.is_in(last["impression_id"], value_set=new["impression_id"].combine_chunks())
+    last = last.filter(again)
     closed = match_rows([ints(last, k) for k in key], [ints(new, k) for k in key]) >= 0
     refusals.append(Refusal(closed, "impression_id closed the night before, with other content"))
     return admit_rows(new, inputs.open, refusals, source="IMPRESSIONS", id_column="impression_id")

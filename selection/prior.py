@@ -175,11 +175,16 @@ def prior_sums(tallies: pa.Table, arms: str | Sequence[str] | pa.Array[Any]) -> 
     surfaces, arm_names = names_in(tallies["surface"]), names_in(arm_column)
     group = name_codes(tallies["surface"], surfaces) * len(arm_names)
     group += name_codes(arm_column, arm_names)
+    present = np.unique(group)
     users = ints(tallies, "user_id")
-    order = np.lexsort((ints(tallies, "cluster_id"), group, users))
+    recorded = np.flatnonzero(
+        np.any([floats(tallies, c) != 0 for c in ("w", "draw_w", "drawn_w")], axis=0)
+    )  # the others add nothing
+    order = recorded[
+        np.lexsort((ints(tallies, "cluster_id")[recorded], group[recorded], users[recorded]))
+    ]
     columns = {c: floats(tallies, c)[order] for c in ("w", "wy", "w2", "w2y", "w2y2")}
     group, users = group[order], users[order]
-    present = np.unique(group)
     size = len(surfaces) * len(arm_names)
 
     def add(groups: IntArray, values: FloatArray) -> FloatArray:
