@@ -150,3 +150,23 @@ def grid_of(
     """A `Grid` from lists; `numeric` names the columns that are set flush right."""
     right = frozenset(i for i, name in enumerate(columns) if name in numeric)
     return Grid(caption, tuple(columns), tuple(tuple(row) for row in rows), right, sql)
+
+
+def telling(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, same: Sequence[str] = ()
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows without the columns that are empty in every row.
+
+    Args:
+        columns: Names.
+        rows: Texts.
+        same: Columns that are left out too where every row has the same.
+    """
+    kept = [
+        i
+        for i, name in enumerate(columns)
+        if not rows
+        or len({row[i] for row in rows}) > 1
+        or (name not in same and any(row[i] for row in rows))
+    ]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from profiling.hashing import hash64
 from profiling.schema import FloatArray, group_offsets, ints
 from selection.policies import SelectionConfig, policy_weights
-from selection.sampling import DrawRequest, draw_keys, inclusion_targets
+from selection.sampling import NEGLIGIBLE, DrawRequest, draw_keys, inclusion_targets
 
 
 def inclusion_chances(
@@ -44,5 +44,33 @@ def inclusion_chances(
     keys = draw_keys(request, users[offsets[:-1]], hash64(surface))
     groups = len(offsets) - 1
     weights = policy_weights(rewards, offsets, selection, keys)
+    if groups == 1:  # no kernel has to be loaded, which takes longer than all else
+        return targets_of_one(weights, selection.queries, selection.floor)
     queries, floor = np.full(groups, selection.queries), np.full(groups, selection.floor)
     return inclusion_targets(offsets, weights, queries, floor)
+
+
+def targets_of_one(weights: FloatArray, k: int, floor: float) -> FloatArray:
+    """`inclusion_targets` of one user on one surface, in plain NumPy.
+
+    Args:
+        weights: (n,) float64, finite, >= 0.
+        k: Draws wanted.
+        floor: Share of the draws that is spread evenly.
+    """
+    n = len(weights)
+    if k >= n:
+        return np.ones(n)
+    weights = np.where(weights > NEGLIGIBLE * weights.max(), weights, 0.0)
+    sure = np.zeros(n, bool)
+    while True:
+        left, total = k - int(sure.sum()), float(weights[~sure].sum())
+        if total == 0.0:
+            shares = np.where(sure, 1.0, left / max(n - int(sure.sum()), 1))
+            break
+        shares = np.where(sure, 1.0, left * weights / total)
+        over = ~sure & (shares >= 1.0)
+        if not over.any():
+            break
+        sure |= over
+    return np.asarray((1.0 - floor) * shares + floor * (k / n))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pipelines.charts import SERIES, Series, line_chart
 from pipelines.explain.interests import Interest, Worth
@@ -19,7 +20,7 @@ from pipelines.explain.terminal import (
     seen_rows,
 )
 from pipelines.explain.words import growth, leaning, worth_of
-from pipelines.report import Card, Listing, Picture, Report, Section, grid_of, percent
+from pipelines.report import Card, Listing, Picture, Report, Section, grid_of, percent, telling
 
 TAGS, LINES = 6, 6  # members that are not folded away; interests that are drawn in charts
 
@@ -113,7 +114,9 @@ def _earns(story: UserStory) -> Section:
             "probability to be among tonight's queries; it is written down with every draw.",
         ),
         pictures=tuple(_rewards(story)),
-        grids=(grid_of("tonight", EARNS, earns_rows(story), ("chance",)),) if story.draws else (),
+        grids=(grid_of("tonight", *_told(EARNS, earns_rows(story)), ("chance",)),)
+        if story.draws
+        else (),
     )
 
 
@@ -145,7 +148,7 @@ def _tonight(story: UserStory) -> Section:
             "and what its newness adds, less what spacing classes take off.",
         ),
         grids=tuple(
-            replace(grid_of(caption, columns, rows, numeric), fold=False)
+            replace(grid_of(caption, *_told(columns, rows), numeric), fold=False)
             for caption, columns, rows, numeric in (
                 ("queries", DRAWN, drawn_rows(story), ("slot", "chance", "shown", "done")),
                 ("the feed", FEED, feed_rows(story), ("position", "draw")),
@@ -160,7 +163,9 @@ def _seen(story: UserStory) -> Section:
     return Section(
         "Seen and done",
         paragraphs=("Impressions that have closed up to this night, the newest first.",),
-        grids=(grid_of("impressions", SAW, rows, ("value",), _SEEN.format(user=story.user)),)
+        grids=(
+            grid_of("impressions", *_told(SAW, rows), ("value",), _SEEN.format(user=story.user)),
+        )
         if rows
         else (),
     )
@@ -189,6 +194,11 @@ _HISTORY = (
     "WHERE user_id = {user} ORDER BY ALL"
 )
 _SEEN = 'SELECT * FROM outcomes_named WHERE user_id = {user} ORDER BY "at" DESC LIMIT 40'
+
+
+def _told(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Any, Any]:
+    """Of one surface alone its name is left out."""
+    return telling(columns, rows, same=("surface",))
 
 
 def _short(one: Interest) -> str:

@@ -11,7 +11,7 @@ def leaning(worth: Worth) -> str:
     if worth.prior_source == "global average":
         return f"nothing known of this user: the average of all users, {worth.prior_mean:.3f}"
     if worth.prior_source == "user average" or worth.weight <= 0:
-        return f"never shown: this user's average, {worth.prior_mean:.3f}"
+        return f"no record of its own: this user's average, {worth.prior_mean:.3f}"
     own = worth.weight / (worth.weight + worth.prior_strength)
     rate = "" if worth.raw_rate is None else f" ({worth.raw_rate:.3f})"
     return (

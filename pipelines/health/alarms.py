@@ -45,7 +45,7 @@ class HealthConfig:
         6.0, "standard errors between drawn and promised; null: never", low=0.0
     )
     report: str = option(
-        "", "folder of this machine in which every night leaves its report.html; '': none"
+        "", "folder of this machine in which every night leaves a report, DATE.html; '': none"
     )
 
     def __post_init__(self) -> None:

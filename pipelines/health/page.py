@@ -18,7 +18,7 @@ from pipelines.health.figures import MEANINGS, nights_before
 from pipelines.health.records import Alarm, Figure, Health, read_health
 from pipelines.manifests import Manifest
 from pipelines.nights import config_of
-from pipelines.report import Grid, Listing, Picture, Report, Section, grid_of, percent
+from pipelines.report import Grid, Listing, Picture, Report, Section, grid_of, percent, telling
 from pipelines.spacing.books import spacing_report
 from pipelines.sql_text import quote
 from pipelines.summary import STEPS, account, retrieval_lines
@@ -347,7 +347,8 @@ def _table(records: _Records, sql: str, names: tuple[str, ...]) -> Grid:
         "rows",
     )
     numeric = ("value", "expected", "rows")
-    return grid_of(f"{', '.join(names)}, night by night", columns, rows, numeric, sql)
+    named = f"{', '.join(names)}, night by night"
+    return grid_of(named, *telling(columns, rows, same=("surface",)), numeric, sql)
 
 
 def _cells(r: Row) -> tuple[str, ...]:

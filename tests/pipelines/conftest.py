@@ -56,11 +56,9 @@ CONFIG = NightConfig(
         ),
     ),
 )
-SPACING = """
-diversity: {gamma: 0.2, window: 4}
-classes:
-- {id: topic_2, source: {topic: 2}, weight: 0.3, window: 3}
-"""
+SPACING = "diversity: {gamma: 0.2, window: 4}\nclasses:\n" + "".join(
+    f"- {{id: topic_{k}, source: {{topic: {k}}}, weight: 0.2, window: 3}}\n" for k in range(6)
+)
 
 
 @dataclass(frozen=True)

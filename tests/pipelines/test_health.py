@@ -219,7 +219,7 @@ def test_a_night_prints_its_health_and_stops_where_an_alarm_rings(
     text = config.read_text()
     assert "late_share: 0.2" in text
     text = text.replace("late_share: 0.2", "late_share: 0.01").replace("least: 200", "least: 1")
-    config.write_text(text.replace("report: ''", f"report: {tmp_path / 'pages'}"))
+    config.write_text(text.replace('report: ""', f"report: {tmp_path / 'pages'}"))
     after_night(console, warehouse, served.nights[LAST])
     assert "ALARM late impressions: " in capsys.readouterr().out
     with pytest.raises(typer.Exit) as ended:
