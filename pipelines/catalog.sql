@@ -163,7 +163,7 @@ SELECT run_date, surface, arm, prior_source, clusters,
        draws / nullif(sum(draws) OVER night, 0) AS share_of_draws, impressions, rate
 FROM groups WINDOW night AS (PARTITION BY run_date, surface, arm);
 COMMENT ON VIEW average_weight IS 'by what a reward leans on (its own record, the user''s average, the global one): how many interests, their mean reward, their share of the draws, and what those draws brought later';
-COMMENT ON COLUMN average_weight.prior_source IS 'observed, user average or global average, when the draw was made';
+COMMENT ON COLUMN average_weight.prior_source IS 'observed, evidence, user average or global average, when the draw was made';
 COMMENT ON COLUMN average_weight.impressions IS 'closed impressions that the night''s draws brought so far';
 COMMENT ON COLUMN average_weight.rate IS 'their mean value: were the interests on the average worth their draws?';
 

@@ -1,6 +1,7 @@
 """A world whose answer is known, night by night through the same jobs as any warehouse.
 
-Two isolated arms, queries by raw counts and by reward, meet the same kind of users. Nothing below
+Three isolated arms, queries by raw counts, by reward, and by reward that leans on evidence, meet
+the same kind of users. Nothing below
 knows a taste: it lands what happened, runs the night, serves the feed it made, and measures. Only
 the world (see `worlds`) decides what is engaged with.
 
@@ -33,6 +34,7 @@ from pipelines.demo.measures import (
     story_day,
     story_rows,
 )
+from pipelines.lab.policies import policy_named
 from pipelines.landing import land
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
@@ -48,10 +50,10 @@ from retrieval.model.towers import ModelConfig
 from retrieval.training.learning import TrainingConfig
 from selection.experiments import Arm, Experiment, arms_of
 from selection.outcomes import OutcomeConfig
-from selection.queries import SelectionConfig
 
 START = dt.date(2026, 3, 1)  # the first day that is served
-COUNTS, REWARD = 0, 1  # arms
+ARMS = ("counts", "reward", "evidence")
+COUNTS, REWARD, EVIDENCE = 0, 1, 2  # places in them
 MARKER = "demo.json"
 Tell = Callable[[str], None]
 
@@ -82,9 +84,9 @@ class DemoRun:
     """What happened.
 
     Attributes:
-        arms: (n,) int64, COUNTS or REWARD.
+        arms: (n,) int64 places in ARMS.
         served: Counts by day and user.
-        barren_shares: (days, 2) share of the impressions of users with a barren interest that went
+        barren_shares: (days, 3) share of the impressions of users with a barren interest that went
             to it, by arm.
         story: The story user's interests before every day, and after the last.
         checks: What must hold in any world.
@@ -125,8 +127,9 @@ def night_config(options: DemoOptions) -> NightConfig:
     With them every query is heard in the few positions that a user sees.
     """
     arms = (
-        Arm("counts", 0.5, SelectionConfig(policy="counts")),
-        Arm("reward", 0.5, SelectionConfig(policy="reward_importance")),
+        Arm(ARMS[COUNTS], 0.35, policy_named("counts").selection),
+        Arm(ARMS[REWARD], 0.35, policy_named("reward_importance").selection),
+        Arm(ARMS[EVIDENCE], 0.3, policy_named("evidence").selection),
     )
     return NightConfig(
         actions=(Action(ACTION),),
@@ -231,7 +234,7 @@ def measure(
         root=warehouse.root,
         arms=arms,
         served=served,
-        barren_shares=barren_shares((shown for shown, _ in days), counted, arms),
+        barren_shares=barren_shares((shown for shown, _ in days), counted, arms, len(ARMS)),
         story=_story(options, world, warehouse, manifests, days),
         checks=_checks(options, warehouse, arms, manifests),
         retrieval=_retrieval(manifests[-1]),

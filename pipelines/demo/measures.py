@@ -115,22 +115,27 @@ def count_by_user(days: Iterable[pa.Table], users: int) -> FloatArray:
     return np.array(counts, np.float64).reshape(-1, users)
 
 
-def barren_shares(shown: Iterable[pa.Table], barren: IntArray, arms: IntArray) -> FloatArray:
-    """(days, 2) share of the impressions of users with a barren interest that went to it, by arm.
+def barren_shares(
+    shown: Iterable[pa.Table], barren: IntArray, arms: IntArray, n_arms: int
+) -> FloatArray:
+    """(days, n_arms) share of impressions that a barren interest took, by arm.
+
+    Of the impressions of users who have one.
 
     Args:
         shown: IMPRESSIONS of each day.
         barren: (n,) topic of the interest that earns nothing; -1 where none, and to leave out.
         arms: (n,) arm of each user.
+        n_arms: How many there are.
     """
     shares = []
     for table in shown:
         rows = ints(table, "user_id") - 1
         hits = topics_of(ints(table, "item_id")) == barren[rows]
-        for arm in (0, 1):
+        for arm in range(n_arms):
             mine = (arms[rows] == arm) & (barren[rows] >= 0)
             shares.append(hits[mine].mean() if mine.any() else np.nan)
-    return np.array(shares).reshape(-1, 2)
+    return np.array(shares).reshape(-1, n_arms)
 
 
 def chances(rewards: pa.Table, selection: SelectionConfig) -> FloatArray:

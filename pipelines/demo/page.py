@@ -18,7 +18,7 @@ from pipelines.charts import (
     interval_chart,
     line_chart,
 )
-from pipelines.demo.loop import DemoRun
+from pipelines.demo.loop import ARMS, EVIDENCE, DemoRun
 from pipelines.demo.measures import StoryRow, names_in_order
 from pipelines.demo.views import (
     LAST,
@@ -37,26 +37,29 @@ from pipelines.report import Listing, Picture, Report, Section, grid_of, percent
 from profiling.bootstrap import Estimate
 from profiling.schema import FloatArray
 
-_ARMS = (("by counts", GREY), ("by reward", BLUE))
+_COLORS = (GREY, BLUE, GREEN)  # of ARMS
 
 
 def demo_page(findings: Findings) -> Report:
-    """The page: the verdict, the two arms, the story user, what to ask next."""
+    """The page: the verdict, the arms, the story user, what to ask next."""
     run = findings.run
     options, (_, _, overall) = run.options, findings.verdict[0]
-    counts, reward = findings.rates[-1]
+    _, _, evidence = findings.evidence_verdict[0]
+    counts, reward, _ = findings.rates[-1]
     return Report(
         title="Queryloop: does learning what a query earned pay?",
         lead=(
             f"A simulated world of {options.users:,} users, whose tastes differ from their past "
-            f"engagements by a mismatch of {options.mismatch:g}. Half of them get their queries by "
-            "raw counts of past engagements, half by reward: what the queries brought, night by "
-            "night, through the same Beam jobs as any warehouse. Nothing here is scripted; another "
-            "seed gives another world."
+            f"engagements by a mismatch of {options.mismatch:g}. A third of them get their queries "
+            "by raw counts of past engagements, a third by reward: what the queries brought, night "
+            "by night, and a third by a reward that leans on evidence: what the user did with "
+            "items like the query, and everyone with items around it. All go through the same Beam "
+            "jobs as any warehouse. Nothing here is scripted; another seed gives another world."
         ),
         facts=(
             (f"Uplift of reward, last {LAST} days", f"{100 * overall.value:+.1f} %"),
             ("95 % interval", f"{100 * overall.low:+.1f} to {100 * overall.high:+.1f} %"),
+            ("Uplift of evidence", interval_text(evidence)),
             ("Engagement rate by counts, last day", percent(counts.value)),
             ("Engagement rate by reward, last day", percent(reward.value)),
         ),
@@ -71,22 +74,26 @@ def demo_page(findings: Findings) -> Report:
 def _arms(findings: Findings) -> Section:
     run = findings.run
     rows = [
-        (str(day + 1), rate_text(c), rate_text(r), interval_text(_day_uplift(findings, day)))
-        for day, (c, r) in enumerate(findings.rates)
+        (str(day + 1), *map(rate_text, rates), *_day_uplifts(findings, day))
+        for day, rates in enumerate(findings.rates)
     ]
-    columns = ("day", "by counts", "by reward", "uplift")
-    groups = [(name, f"{n:,}", interval_text(e)) for name, n, e in findings.verdict]
+    columns = ("day", *(f"by {name}" for name in ARMS), "uplift of reward", "uplift of evidence")
+    both = zip(findings.verdict, findings.evidence_verdict, strict=True)
+    groups = [
+        (name, f"{n:,}", interval_text(reward), interval_text(evidence))
+        for (name, n, reward), (_, _, evidence) in both
+    ]
     return Section(
-        "The two arms",
+        "The three arms",
         paragraphs=(barren_text(run), checks_text(run), run.retrieval),
         pictures=(*_arm_pictures(findings), *_barren_pictures(run)),
         grids=(
             grid_of("Engagement rate with its 95 % interval", columns, rows, columns),
             grid_of(
                 f"Uplift over the last {LAST} days; the story user is left out",
-                ("who", "users", "uplift"),
+                ("who", "users", "uplift of reward", "uplift of evidence"),
                 groups,
-                ("users", "uplift"),
+                ("users", "uplift of reward", "uplift of evidence"),
             ),
         ),
     )
@@ -95,8 +102,8 @@ def _arms(findings: Findings) -> Section:
 def _arm_pictures(findings: Findings) -> tuple[Picture, Picture]:
     nights = _nights(findings.run)
     rates = [
-        _band(name, nights, [day[arm] for day in findings.rates], color)
-        for arm, (name, color) in enumerate(_ARMS)
+        _band(f"by {name}", nights, [day[arm] for day in findings.rates], _COLORS[arm])
+        for arm, name in enumerate(ARMS)
     ]
     return (
         Picture(
@@ -121,8 +128,8 @@ def _barren_pictures(run: DemoRun) -> tuple[Picture, ...]:
         return ()
     nights = _nights(run)
     shares = [
-        Series(name, nights, run.barren_shares[:, arm].tolist(), color)
-        for arm, (name, color) in enumerate(_ARMS)
+        Series(f"by {name}", nights, run.barren_shares[:, arm].tolist(), _COLORS[arm])
+        for arm, name in enumerate(ARMS)
     ]
     return (
         Picture(
@@ -202,8 +209,10 @@ def _band(name: str, nights: Sequence[int], estimates: list[Estimate], color: st
     )
 
 
-def _day_uplift(findings: Findings, day: int) -> Estimate:
-    return findings.uplift_of(slice(day, day + 1))
+def _day_uplifts(findings: Findings, day: int) -> tuple[str, str]:
+    days = slice(day, day + 1)
+    reward, evidence = findings.uplift_of(days), findings.uplift_of(days, arm=EVIDENCE)
+    return interval_text(reward), interval_text(evidence)
 
 
 def _story_line(rows: tuple[StoryRow, ...], name: str, color: str, field: str) -> Series:

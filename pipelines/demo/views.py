@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.demo.loop import COUNTS, REWARD, DemoRun
+from pipelines.demo.loop import ARMS, COUNTS, EVIDENCE, REWARD, DemoRun
 from pipelines.demo.measures import (
     Mask,
     StoryRow,
@@ -48,26 +48,34 @@ class Findings:
         return np.asarray(self.run.world.user_ids != self.run.world.story_user)
 
     @cached_property
-    def rates(self) -> list[tuple[Estimate, Estimate]]:
+    def rates(self) -> list[list[Estimate]]:
         """Engagement rate of every day, by arm."""
-        served = self.run.served
+        served, counted = (
+            self.run.served,
+            [self.counted & (self.run.arms == arm) for arm in range(len(ARMS))],
+        )
         return [
-            (
-                rate(engaged, shown, self.counted & (self.run.arms == COUNTS), self.weights),
-                rate(engaged, shown, self.counted & (self.run.arms == REWARD), self.weights),
-            )
+            [rate(engaged, shown, who, self.weights) for who in counted]
             for engaged, shown in zip(served.engaged, served.shown, strict=True)
         ]
 
-    def uplift_of(self, days: slice, who: Mask | None = None) -> Estimate:
-        """Reward over counts, minus 1, among the users in `who`."""
+    def uplift_of(self, days: slice, who: Mask | None = None, arm: int = REWARD) -> Estimate:
+        """An arm over counts, minus 1, among the users in `who`."""
         who = self.counted if who is None else self.counted & who
-        treated, control = who & (self.run.arms == REWARD), who & (self.run.arms == COUNTS)
+        treated, control = who & (self.run.arms == arm), who & (self.run.arms == COUNTS)
         return uplift(self.run.served, days, treated, control, self.weights)
 
     @cached_property
     def verdict(self) -> list[tuple[str, int, Estimate]]:
-        """Uplift over the last days: everyone, and users with and without a barren interest."""
+        """Uplift of reward over the last days: everyone, with a barren interest, without."""
+        return self._verdict_of(REWARD)
+
+    @cached_property
+    def evidence_verdict(self) -> list[tuple[str, int, Estimate]]:
+        """The same of the arm that leans on evidence."""
+        return self._verdict_of(EVIDENCE)
+
+    def _verdict_of(self, arm: int) -> list[tuple[str, int, Estimate]]:
         barren = self.run.world.barren >= 0
         groups = [
             ("all users", self.counted),
@@ -76,7 +84,7 @@ class Findings:
         ]
         days = slice(-LAST, None)
         return [
-            (name, int((who & self.counted).sum()), self.uplift_of(days, who))
+            (name, int((who & self.counted).sum()), self.uplift_of(days, who, arm))
             for name, who in groups
             if (who & self.counted).any()
         ]
@@ -108,8 +116,10 @@ def print_findings(findings: Findings, console: Console) -> None:
     """Rates by night, the verdict, the story, and three SQL statements to try."""
     run = findings.run
     console.print(_rates_table(findings))
-    for name, users, one in findings.verdict:
-        console.print(f"  {name:<24}{users:>7,} users   uplift {escape(interval_text(one))}")
+    both = zip(findings.verdict, findings.evidence_verdict, strict=True)
+    for (name, users, reward), (_, _, evidence) in both:
+        uplifts = f"reward {interval_text(reward)}, evidence {interval_text(evidence)}"
+        console.print(f"  {name:<22}{users:>6,} users  {escape(uplifts)}", highlight=False)
     console.print(
         f"\n{barren_text(run)}\n\n{checks_text(run)}\n\n{run.retrieval}\n", highlight=False
     )
@@ -125,16 +135,16 @@ def print_findings(findings: Findings, console: Console) -> None:
 def _rates_table(findings: Findings) -> Table:
     last = min(LAST, len(findings.rates))
     table = Table(
-        title="Engagement rate, by raw counts and by reward (95 % interval over users)",
-        caption=f"Uplift of reward over counts, last {last} days, without the story user:",
+        title="Engagement rate by arm, and uplift over raw counts (95 % interval over users)",
+        caption=f"Uplift over counts, last {last} days, without the story user:",
         caption_justify="left",
         title_justify="left",
     )
-    for name in ("day", "by counts", "by reward", "uplift"):
+    for name in ("day", *ARMS, "uplift of reward", "uplift of evidence"):
         table.add_column(name, justify="right")
-    for day, (counts, reward) in enumerate(findings.rates):
-        up = findings.uplift_of(slice(day, day + 1))
-        cells = rate_text(counts), rate_text(reward), interval_text(up)
+    for day, rates in enumerate(findings.rates):
+        ups = [findings.uplift_of(slice(day, day + 1), arm=arm) for arm in (REWARD, EVIDENCE)]
+        cells = [f"{one.value:.3f}" for one in rates] + [interval_text(up) for up in ups]
         table.add_row(str(day + 1), *map(escape, cells))
     return table
 
@@ -177,10 +187,13 @@ def barren_text(run: DemoRun) -> str:
     if not np.isfinite(run.barren_shares).all():
         return "No user but the story's has an interest that earns nothing."
     first, last = run.barren_shares[0], run.barren_shares[-1]
+    by_arm = [
+        f"{percent(a)} and {percent(b)} by {name}"
+        for a, b, name in zip(first, last, ARMS, strict=True)
+    ]
     return (
-        "Interests that earn nothing took, on the first and on the last day, "
-        f"{percent(first[0])} and {percent(last[0])} of their users' impressions by counts, "
-        f"{percent(first[1])} and {percent(last[1])} by reward."
+        "Of their users' impressions, interests that earn nothing took, on the first and on the "
+        f"last day, {', '.join(by_arm)}."
     )
 
 

@@ -162,8 +162,14 @@ def learn(loop: Loop, state: LoopState, shown: Shown, night: int) -> LoopState:
 def choose(loop: Loop, state: LoopState, night: int) -> tuple[pa.Table, pa.Table]:
     """CLUSTER_REWARDS and QUERIES of `night`: the second pass of step 3, and step 4."""
     config, now = loop.config, cutoff_of(day_of(night))
-    where = {"now": now, "surfaces": config.surfaces}
-    tallies = roll_up_tallies(state.rewards, state.profiles, loop.items, config.rewards, **where)
+    tallies = roll_up_tallies(
+        state.rewards,
+        state.profiles,
+        loop.items,
+        config.rewards,
+        now=now,
+        surfaces=config.surfaces,
+    )
     inputs = RollUpInputs(
         profiles=state.profiles,
         rewards=state.rewards,
@@ -173,7 +179,11 @@ def choose(loop: Loop, state: LoopState, night: int) -> tuple[pa.Table, pa.Table
         evidence=_evidence(loop, state),
     )
     rolled = roll_up_cluster_rewards(
-        inputs, config.rewards, value_range=config.outcomes.value_range, **where
+        inputs,
+        config.rewards,
+        now=now,
+        surfaces=config.surfaces,
+        value_range=config.outcomes.value_range,
     )
     queries = select_queries(
         rolled,

@@ -74,7 +74,7 @@ def test_counts_by_user_and_what_barren_interests_took():
     days = [day([1, 1, 2, 3], [0, 1, 2, 0]), day([2, 2, 2, 4], [2, 2, 0, 0])]
     assert count_by_user(days, 4).tolist() == [[2, 1, 1, 0], [0, 3, 0, 1]]
     barren, arms = np.array([0, 2, -1, -1]), np.array([0, 1, 1, 0])
-    shares = barren_shares(days, barren, arms)
+    shares = barren_shares(days, barren, arms, 2)
     assert shares[0].tolist() == [1 / 2, 1.0]
     assert np.isnan(shares[1, 0])
     assert shares[1, 1] == 2 / 3
@@ -153,7 +153,8 @@ def test_what_is_told(run: DemoRun):
     assert max(map(len, re.sub(r"queryloop sql.*", "", told).splitlines())) <= 100
     assert "Furniture" in told
     asked = (
-        "Retrieval on the last night: counts by cr_filter (model 1), reward by cr_filter (model 2)"
+        "Retrieval on the last night: counts by cr_filter (model 1), "
+        "reward by cr_filter (model 2), evidence by cr_filter (model 3)"
     )
     assert asked in " ".join(told.split())
     html = (run.options.out / "report.html").read_text()
@@ -178,7 +179,8 @@ def test_the_statements_run(run: DemoRun):
 def test_again_over_an_earlier_demo_and_never_over_anything_else(tmp_path: Path):
     options = DemoOptions(users=30, nights=1, seed=4, out=tmp_path / "out", model=False)
     first, second = play(options), play(options)
-    assert first.retrieval == "Retrieval on the last night: counts by index, reward by index."
+    asked = "counts by index, reward by index, evidence by index"
+    assert first.retrieval == f"Retrieval on the last night: {asked}."
     assert (first.served.engaged == second.served.engaged).all()
     assert first.story == second.story
     assert json.loads((options.out / "demo.json").read_text())["seed"] == 4
@@ -193,7 +195,7 @@ def test_again_over_an_earlier_demo_and_never_over_anything_else(tmp_path: Path)
 def test_the_first_night_lies_before_the_first_day():
     config = night_config(DemoOptions())
     assert config.horizon_us == 6 * 3_600_000_000
-    assert set(config.selections) == {"counts", "reward"}
+    assert set(config.selections) == {"counts", "reward", "evidence"}
     assert START.day == 1
 
 
