@@ -171,9 +171,10 @@ def test_without_floor_the_log_cannot_carry_every_policy(tmp_path: Path) -> None
     ("words", "says"),
     [
         (["--policy", "rewart"], "there is no policy 'rewart'; the nearest is 'reward'"),
-        (["--policy", "reward:beat=2"], "'beat=2' is no option; write name=value, of beta"),
+        (["--policy", "reward:beat=2"], "'beat=2' is no option; write name=value, of prior, beta"),
         (["--policy", "reward:beta=200"], "beta must be <= 64"),
         (["--policy", "reward:beta=x"], "valid number"),
+        (["--policy", "evidence"], "'evidence' leans on the prior 'evidence'"),
         (["--policy", "logged:beta=2"], "takes no options"),
         (["--policy", "reward", "--format", "xml"], "format must be one of table, json"),
         (["--policy", "reward", "--from", "2026-03-01"], "give both --from D1 and --to D2"),
@@ -248,5 +249,7 @@ def test_options_not_said_are_those_of_the_log() -> None:
     asked = policy_asked("thompson:floor=0.3", night)
     assert asked == SelectionConfig(policy="thompson", beta=3.0, queries=5, floor=0.3)
     assert policy_asked("reward", night) == night
-    assert policy_asked("uniform", night) == SelectionConfig("counts", 3.0, queries=5, floor=1.0)
+    assert policy_asked("uniform", night) == SelectionConfig(
+        "counts", beta=3.0, queries=5, floor=1.0
+    )
     assert policy_asked("logged", night) is None
