@@ -77,7 +77,8 @@ def bring_back_settled(bucket: Bucket) -> Bucket:
     for schema in _STATE:
         whole = tables.pop(f"whole {schema.name}")
         tables[schema.name] = replace_users(whole, users, tables[schema.name])
-    return replace(bucket, tables=tables)
+    books = bucket.counts["build_profiles"] | {"out": tables["PROFILES"].num_rows}
+    return replace(bucket, tables=tables, counts=bucket.counts | {"build_profiles": books})
 
 
 def _by_user(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
