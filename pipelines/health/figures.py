@@ -1,7 +1,7 @@
 """A night's health from its own files: the views of the catalogue over some columns of one night.
 
 What is read is bounded: of a large warehouse whole buckets of users are a sample of them, as many
-as hold `rows` interests. Of earlier nights only the draws are read that may have closed tonight,
+as hold `ROWS` rows. Of earlier nights only the draws are read that may have closed tonight,
 and the rewards of the nights that these were drawn on.
 """
 
@@ -25,7 +25,8 @@ from pipelines.stored import concat, read_bucket, read_files
 from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US, HOUR_US
 
-ROWS = 2_000_000  # interests that are looked at
+ROWS = 1_000_000  # of the tables of `COUNTED`, that are looked at
+COUNTED = ("CLUSTER_REWARDS", "OUTCOMES", "QUERIES")
 SCRIPTS = [
     Path(__file__).parents[1] / name
     for name in ("catalog.sql", "catalog_macros.sql", "health/views.sql")
@@ -96,7 +97,7 @@ def measure_health(warehouse: Warehouse, manifest: Manifest, rows: int = ROWS) -
     Args:
         warehouse: Where.
         manifest: The night.
-        rows: Of CLUSTER_REWARDS; whole buckets are read until they hold as many.
+        rows: Of the tables of `COUNTED`; whole buckets are read until they hold as many.
     """
     reader = _NightFiles(warehouse, manifest, rows)
     with duckdb.connect() as connection:
@@ -175,10 +176,10 @@ def _reach_us(manifest: Manifest) -> int:
 
 
 def _sample(manifest: Manifest, rows: int) -> tuple[list[int], float]:
-    """Buckets that hold `rows` interests together, and the share of the users that they are."""
-    held = _rows_by_bucket(manifest.tables.get("CLUSTER_REWARDS", ()))
-    for name in ("OUTCOMES", "QUERIES", "PROFILES"):
-        held = {b: 0 for b in _rows_by_bucket(manifest.tables.get(name, ()))} | held
+    """Buckets that hold `rows` rows together, and the share of the users that they are."""
+    files = [f for name in COUNTED for f in manifest.tables.get(name, ())]
+    held = dict.fromkeys(_rows_by_bucket(manifest.tables.get("PROFILES", ())), 0)
+    held |= _rows_by_bucket(files)
     chosen: list[int] = []
     for bucket in sorted(held):
         if chosen and sum(held[b] for b in chosen) + held[bucket] > rows:
