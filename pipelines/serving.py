@@ -124,7 +124,7 @@ def prepare_index(plan: NightPlan, model: ModelRecord | None) -> Folder:
         items = open_items(root, plan.catalogue["ITEMS"])
         exact = ExactIndex.over(items, None if model is None else _item_rows(plan, model, items))
         try:
-            index = build_index(exact, config, seed=plan.config.seed)
+            index = build_index(exact, config, _sample_queries(plan, model), seed=plan.config.seed)
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"index.kind {config.kind} needs {error.name}; pip install 'queryloop[retrieval]' "
@@ -153,6 +153,14 @@ def _source(plan: NightPlan, model: ModelRecord | None) -> str:
     if model is not None:
         return f"model {model.folder.digest}"
     return f"embedding {open_items(plan.root, plan.catalogue['ITEMS']).version}"
+
+
+def _sample_queries(plan: NightPlan, record: ModelRecord | None) -> Vectors | None:
+    """What an approximate index is calibrated by: how users ask the model.
+
+    The arm index asks with items, and so does who knows no better: an older model.
+    """
+    return None if record is None else open_model(plan, record).trained.sample_queries
 
 
 def _item_rows(plan: NightPlan, record: ModelRecord, items: Items) -> Vectors:

@@ -177,7 +177,7 @@ def _searches(
     vectors, vector_of = encoder.encode(asked)
     conditions, condition_of = held, np.zeros(len(query_rows), np.int64)
     if config.filtered:
-        conditions, condition_of = _distinct(held)
+        conditions, condition_of = distinct_lists(held)
     nobody = np.zeros(len(query_rows), np.int64)
     return Searches(vectors, vector_of, conditions, condition_of, _EMPTY_LIST, nobody)
 
@@ -233,7 +233,7 @@ def condition_lists(queries: pa.Table) -> tuple[Lists, Vectors]:
     return Lists(np.r_[0, np.cumsum(lengths)].astype(np.int64), topics[order]), sure[order]
 
 
-def _distinct(lists: Lists) -> tuple[Lists, IntArray]:
+def distinct_lists(lists: Lists) -> tuple[Lists, IntArray]:
     """The distinct lists, and which of them each list is: the bytes of a list are its key."""
     n = len(lists.offsets) - 1
     buffers = [None, *(pa.py_buffer(a.tobytes()) for a in (lists.offsets * 8, lists.values))]

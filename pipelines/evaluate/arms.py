@@ -58,6 +58,7 @@ ARMS: Mapping[str, Arm] = {
     "cr": Arm("cr", {"arm": "cr"}),
     "cr_filter": Arm("cr", {"arm": "cr_filter"}, free="cr"),
     "cr_without_query_item": Arm("cr", {"arm": "cr"}, query_item=False),
+    "cr_filter_without_query_item": Arm("cr", {"arm": "cr_filter"}, free="cr", query_item=False),
     "cr_mixed": Arm("cr", {"arm": "cr", "unconditioned_slots": 1}),
     "cr_unconditioned": Arm("cr", {"arm": "lr"}),
 }

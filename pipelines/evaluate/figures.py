@@ -21,6 +21,7 @@ REFERENCE = "als_prior"
 # Whose gap between the label's condition and the real one says what the oracle itself knows.
 KNOWERS = ("popularity_filter", "als_prior_filter", "lr_filter")
 LEAKERS = ("cr", "cr_filter")
+UNTOLD = "_without_query_item"
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0)  # least confidence of the condition's topic
 VARIED: Mapping[str, tuple[Any, ...]] = {
     "context_dropout": (0.0, 0.3, 0.5, 0.8),
@@ -63,6 +64,30 @@ def pair_rows(comparison: Comparison, arms: Mapping[str, UserScores]) -> list[di
         for first, second in PAIRS
         if first in arms and second in arms
     ]
+
+
+def overlap_rows(comparison: Comparison, arms: Mapping[str, UserScores]) -> list[dict[str, Any]]:
+    """How alike a user's slots are, with the query's item told to the model and without.
+
+    One row for all pairs of slots, one for those held to the same topics, which nothing but the
+    item tells apart.
+    """
+    found = []
+    for name in LEAKERS:
+        without = f"{name}{UNTOLD}"
+        for figure in ("slot_overlap", "slot_overlap_alike") if name in arms else ():
+            if comparison.value(name, figure) is None:
+                continue
+            row: dict[str, Any] = {
+                "arm": name,
+                "pairs": "all" if figure == "slot_overlap" else "same topics",
+            }
+            row |= {"number": int(arms[name].below[:, arms[name].names.index(figure)].sum())}
+            row |= {"with": comparison.value(name, figure)}
+            row |= {"without": comparison.value(without, figure)}
+            row |= _interval("difference", comparison.difference(name, without, figure))
+            found.append(row)
+    return found
 
 
 def leakage_rows(comparison: Comparison, arms: Mapping[str, UserScores]) -> list[dict[str, Any]]:

@@ -59,6 +59,7 @@ def side_tables(found: dict[str, Any]) -> list[SideTable]:
     """Every smaller table that has rows."""
     tables = [
         _pairs_table(found["pairs"]),
+        _overlap_table(found["overlap"]),
         _leakage_table(found["leakage"]),
         _thresholds_table(found["thresholds"]),
         _random_topics_table(found["random_topics"]),
@@ -95,6 +96,24 @@ def _pairs_table(rows: list[dict[str, Any]]) -> SideTable:
         "HR@100 of the first less the second, user by user",
         ("first", "second", "difference", "95 %"),
         [(row["first"], row["second"], *difference_cells(row, "difference")) for row in rows],
+    )
+
+
+def _overlap_table(rows: list[dict[str, Any]]) -> SideTable:
+    return SideTable(
+        "Overlap of a user's slots, with the query's item told to the model and without",
+        ("arm", "pairs of slots", "number", "with", "without", "difference", "95 %"),
+        [
+            (
+                row["arm"],
+                row["pairs"],
+                f"{row['number']:,}",
+                _percent(row["with"]),
+                _percent(row["without"]),
+                *difference_cells(row, "difference"),
+            )
+            for row in rows
+        ],
     )
 
 

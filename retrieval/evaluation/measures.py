@@ -11,6 +11,7 @@ ranking, P_u what the user came to like, C_s the condition of the slot s that br
     kept_share   the same of what the slots fetch without a filter; 1 / kept_share is what a filter
                  fetches per item that it keeps (papers.md 2.3)
     slot_overlap mean over pairs of a user's slots of the share of their first items in common
+    slot_overlap_alike  the same over the pairs whose conditions are the same topics
     ..._tail     the same for P_u, or C_s, of tail topics alone
 """
 
@@ -25,9 +26,9 @@ from profiling.bootstrap import RESAMPLES, Estimate, estimate, resampled_sums
 from profiling.compiling import njit
 from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
-from retrieval.candidates import carries_topic
+from retrieval.candidates import carries_topic, distinct_lists
 from retrieval.evaluation.protocol import HeldOut
-from retrieval.evaluation.rankings import Ranking, SlotLists
+from retrieval.evaluation.rankings import NOTHING, Ranking, SlotLists
 from retrieval.index.exact import Lists
 
 DEPTHS = (10, 100, 300)  # k of hit rate and recall
@@ -80,6 +81,8 @@ class Judge:
             columns["kept_share"] = self._kept(fetched)
         if shown is not None:
             columns["slot_overlap"] = slot_overlap(shown, len(self.items.ids))
+            alike = self._topics_of_slots()
+            columns["slot_overlap_alike"] = slot_overlap(shown, len(self.items.ids), alike)
         first = ranking.rows[:, :AT]
         coverage = len(np.unique(first[first >= 0])) / max(len(self.items.ids), 1)
         pairs = list(columns.values())
@@ -134,6 +137,11 @@ class Judge:
         lengths = np.diff(conditions.offsets)
         return np.asarray((np.diff(common[conditions.offsets]) == 0) & (lengths > 0))
 
+    def _topics_of_slots(self) -> IntArray:
+        """(s,) int64: equal numbers for the same topics, `NOTHING` for none."""
+        which = distinct_lists(self.held_out.conditions)[1]
+        return np.where(np.diff(self.held_out.conditions.offsets) > 0, which, NOTHING)
+
     def _kept(self, fetched: SlotLists) -> tuple[FloatArray, FloatArray]:
         conditions = self.held_out.conditions
         rows = fetched.rows[:, :AT]
@@ -170,24 +178,32 @@ def _count_hits(rows: IntArray, positives: Lists, stamps: IntArray, hits: IntArr
 
 
 def slot_overlap(
-    lists: SlotLists, n_items: int, first: int = AT // 2
+    lists: SlotLists, n_items: int, alike: IntArray | None = None, *, first: int = AT // 2
 ) -> tuple[FloatArray, FloatArray]:
     """(u,) sums over pairs of slots of |A and B| / min(|A|, |B|), and (u,) numbers of pairs.
 
     Args:
         lists: What the slots bring.
         n_items: Size of the catalogue.
+        alike: (s,) int64: only slots of equal numbers are a pair, those of `NOTHING` are in none;
+            None: all are.
         first: How much of each list counts.
     """
     users = len(lists.offsets) - 1
     above, below = np.zeros(users), np.zeros(users)
-    _slot_overlap(lists, first, np.full(n_items, -1, np.int64), above, below)
+    kinds = np.zeros(len(lists.rows), np.int64) if alike is None else alike
+    _slot_overlap(lists, kinds, first, np.full(n_items, -1, np.int64), above, below)
     return above, below
 
 
 @njit(cache=True, nogil=True)
 def _slot_overlap(
-    lists: SlotLists, first: int, stamps: IntArray, above: FloatArray, below: FloatArray
+    lists: SlotLists,
+    kinds: IntArray,
+    first: int,
+    stamps: IntArray,
+    above: FloatArray,
+    below: FloatArray,
 ) -> None:
     for user in range(len(lists.offsets) - 1):
         for a in range(lists.offsets[user], lists.offsets[user + 1]):
@@ -197,6 +213,8 @@ def _slot_overlap(
                     stamps[row] = a
                     n_a += 1
             for b in range(a + 1, lists.offsets[user + 1]):
+                if kinds[a] != kinds[b] or kinds[a] == NOTHING:
+                    continue
                 n_b, common = 0, 0
                 for row in lists.rows[b, :first]:
                     if row >= 0:

@@ -32,8 +32,8 @@ from retrieval.index.scan import (
     Slices,
     Work,
     jobs_by_slice,
+    near_kth,
     scan,
-    select,
     settle,
     write_hits,
 )
@@ -168,7 +168,7 @@ class IvfIndex:
             scored += np.bincount(searches, weights=sizes, minlength=n).astype(np.int64)
             floors[pending] = lower
             _settle_all(work, pending)
-            kth = work.best.heaps[pending, 0]  # -inf while fewer than k are found
+            kth = work.best.least[pending]  # -inf while fewer than k are found
             finished = (lower == -np.inf) | (lower <= kth)  # what is left promises less
             out = ~finished & (scored[pending] >= budget)
             ended[pending[out]] = True
@@ -315,11 +315,15 @@ def _next_floors(
     n_cells = promises.shape[1]
     step = max(1, n_cells // _SAMPLE)
     lower = np.empty(len(pending), np.float32)
+    sample = np.empty((n_cells + step - 1) // step, np.float32)
     for i in range(len(pending)):
-        lower[i] = work.best.heaps[pending[i], 0]
+        lower[i] = work.best.least[pending[i]]
         rank = (quota + step - 1) // step
         if lower[i] == -np.inf and rank * step < n_cells:
-            lower[i] = select(promises[vector_of[pending[i]], ::step].copy(), rank)
+            row = promises[vector_of[pending[i]]]
+            for j in range(len(sample)):
+                sample[j] = row[j * step]
+            lower[i] = near_kth(sample, len(sample), rank)
     return lower
 
 

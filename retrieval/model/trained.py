@@ -21,6 +21,7 @@ from retrieval.model.towers import Floats, ModelConfig, Params, shapes
 
 _FORMAT = "queryloop retrieval model"
 _OWN_ARRAYS = ("item_ids", "topic_ids", "topic_content", "prior", "prior_unknown")
+_SAMPLE = "sample_queries"  # older models have none
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -39,6 +40,7 @@ class TrainedModel:
         embedding_version: Of the items' vectors.
         cutoff: Nothing from this time on was learned from, microseconds.
         record: What else is worth knowing: seed, steps, losses.
+        sample_queries: (s, d) float32 as users ask without a condition; None: not known.
     """
 
     config: ModelConfig
@@ -51,6 +53,7 @@ class TrainedModel:
     embedding_version: str
     cutoff: int
     record: dict[str, float | int | str]
+    sample_queries: Floats | None = None
 
     def save(self, folder: Path | str) -> None:
         """Write one array a file and `model.json`, which comes last.
@@ -80,6 +83,8 @@ def _write_folder(folder: Path, model: TrainedModel) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: getattr(model, name) for name in _OWN_ARRAYS}
     arrays |= {f"param.{name}": np.asarray(a) for name, a in model.params.items()}
+    if model.sample_queries is not None:
+        arrays[_SAMPLE] = model.sample_queries
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     head = {
@@ -109,7 +114,7 @@ def _read_folder(folder: Path) -> TrainedModel:
     config = checked_head(head, _FORMAT, f"{folder}/model.json")
     arrays = {name: _mapped(folder, name, *kind) for name, kind in head["arrays"].items()}
     params = {n.removeprefix("param."): a for n, a in arrays.items() if n.startswith("param.")}
-    own = {name: arrays[name] for name in _OWN_ARRAYS if name in arrays}
+    own = {name: arrays[name] for name in (*_OWN_ARRAYS, _SAMPLE) if name in arrays}
     _check_shapes(config, params, own, str(folder))
     return TrainedModel(
         config=config,
@@ -145,6 +150,8 @@ def _check_shapes(config: ModelConfig, params: Arrays, own: Arrays, where: str) 
     n, t, c = len(own["item_ids"]), len(own["topic_ids"]), params["item_content"].shape[0]
     wanted = shapes(config, n, t, c)
     wanted_own = {"topic_content": (t, c), "prior": (n, len(config.prior_days) + 1)}
+    if _SAMPLE in own:
+        wanted_own[_SAMPLE] = (len(own[_SAMPLE]), config.width + 1)
     found = {name: a.shape for name, a in params.items()}
     found_own = {name: own[name].shape for name in wanted_own}
     for name, shape in (wanted | wanted_own).items():

@@ -22,9 +22,11 @@ from profiling.items import Items
 from profiling.schema import FloatArray, IntArray
 from retrieval.model.checkpoint import read_checkpoint, write_checkpoint
 from retrieval.model.inputs import Catalogue, topic_content
+from retrieval.model.serving import RetrievalModel
 from retrieval.model.towers import ModelConfig, Params, initial_params
 from retrieval.model.trained import TrainedModel
 from retrieval.training.ahead import made_ahead
+from retrieval.training.asking import sample_queries
 from retrieval.training.batches import Batch, BatchMaker, slices_of
 from retrieval.training.heldout import heldout_recall
 from retrieval.training.learning import TrainingConfig, learning_rates
@@ -231,7 +233,9 @@ class Training:
                         state.step, self.steps, epoch, losses[-1], recall, perf_counter() - began
                     )
                 )
-        return self.trained(state, losses[-1])
+        trained = self.trained(state, losses[-1])
+        bound = RetrievalModel(trained, self.inputs.items, self.inputs.topics)
+        return replace(trained, sample_queries=sample_queries(next(self.pools()), bound))
 
     def trained(self, state: _State, loss: float) -> TrainedModel:
         """The model as it stands."""

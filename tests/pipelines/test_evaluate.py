@@ -260,6 +260,19 @@ def test_the_learned_arms_stand_beside_the_others(learned: dict[str, Any]) -> No
         assert pair["difference"] == pytest.approx(gap)
 
 
+def test_overlap_is_told_with_the_query_item_and_without_over_all_pairs_and_those_alike(
+    learned: dict[str, Any],
+) -> None:
+    arms = {row["arm"]: row for row in learned["rows"]}
+    assert {row["arm"] for row in learned["overlap"]} == {"cr", "cr_filter"}
+    for row in learned["overlap"]:
+        figure = "slot_overlap" if row["pairs"] == "all" else "slot_overlap_alike"
+        assert row["with"] == arms[row["arm"]][figure]
+        assert row["without"] == arms[f"{row['arm']}_without_query_item"][figure]
+        assert row["difference"] == pytest.approx(row["with"] - row["without"])
+        assert row["number"] > 0
+
+
 def test_what_a_model_leaks_is_its_gap_less_that_of_the_oracle(learned: dict[str, Any]) -> None:
     gaps = {row["arm"]: row for row in learned["leakage"]}
     assert list(gaps) == ["popularity_filter", "als_prior_filter", "lr_filter", "cr", "cr_filter"]

@@ -20,7 +20,7 @@ from pipelines.manifests import Manifest
 from pipelines.models import Learners, models
 from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_night
-from pipelines.plan import plan_night
+from pipelines.plan import cutoff_of, plan_night
 from pipelines.serving import open_index, plan_serving
 from pipelines.warehouse import Warehouse
 from profiling.history import ProfileConfig
@@ -252,6 +252,26 @@ def test_other_kinds_of_index_are_stored_too_and_slices_stay_exact(
         found.append(index.search(in_every_slice(8 if arm == "index" else 9), 12))
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_index_over_a_model_is_calibrated_by_how_users_ask_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = np.eye(4, 9, dtype=np.float32)
+    warehouse, given = make(tmp_path / "w"), []
+    trained = dataclasses.replace(untrained(cutoff=cutoff_of(day(1))), sample_queries=sample)
+    add(warehouse, day(1), trained)
+
+    def build(exact: ExactIndex, config: IndexConfig, queries: Any, *, seed: int) -> ExactIndex:
+        given.append(queries)
+        return exact
+
+    monkeypatch.setattr("pipelines.serving.build_index", build)
+    for arm in ("cr", "index"):
+        config = dataclasses.replace(with_retrieval(arm=arm), index=IndexConfig("ivf"))
+        plan_serving(plan_night(warehouse, config, day(1), None))
+    assert (given[0] == sample).all()
+    assert given[1] is None  # asked with items
 
 
 def test_an_index_that_cannot_be_built_here_says_what_to_install(

@@ -75,6 +75,26 @@ def test_overlap_of_slots_by_hand():
     assert slot_overlap(lists, 7, first=1)[0].tolist() == [0.0, 0.0]
 
 
+def test_overlap_of_slots_alike_counts_only_pairs_of_one_kind():
+    lists = SlotLists(np.array([0, 4]), np.array([[0, 1], [1, 2], [0, 1], [0, 1]]))
+    above, below = slot_overlap(lists, 3, np.array([5, 5, 6, 6]))
+    assert above.tolist() == [0.5 + 1.0]
+    assert below.tolist() == [2.0]
+    assert slot_overlap(lists, 3, np.array([-1, -1, 6, 7]))[1].tolist() == [0.0]
+
+
+def test_slots_alike_are_those_held_to_the_same_topics_in_any_order():
+    queries = queries_of(
+        [(1, 0, 100, [1, 2]), (1, 1, 102, [2, 1]), (1, 2, 103, []), (1, 3, 104, [])]
+    )
+    held = hold_out(queries, pairs_of([(1, 105)]), pairs_of([]), SIX)
+    lists = SlotLists(held.offsets, np.array([[0, 1], [1, 2], [0, 1], [0, 1]]))
+    ranking = Ranking(np.array([[0, 1, 2]]), np.array([[0, 0, 1]]))
+    found = Judge(held, SIX, np.array([3])).scores(ranking, shown=lists)
+    place = found.names.index("slot_overlap_alike")
+    assert (found.above[0, place], found.below[0, place]) == (0.5, 1.0)
+
+
 def test_coverage_is_of_the_whole_catalogue():
     assert scored([[0, 1], [1, -1]], [[0, 1], [2, -1]])["coverage"] == pytest.approx(2 / 6)
 

@@ -17,6 +17,7 @@ from retrieval.index.planner import (
     build_index,
     measure,
 )
+from retrieval.index.scan import near_kth
 from tests.retrieval.test_index import (
     assert_same,
     catalogue,
@@ -249,3 +250,14 @@ def test_refusals(monkeypatch):
     assert build_index(exact, IndexConfig()) is exact
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'queryloop\[retrieval\]'"):
         build_index(exact, IndexConfig(kind="planned"))
+
+
+@pytest.mark.parametrize("n", [1, 7, 332])
+def test_a_bound_below_the_kth_score_is_reached_by_k_and_close(n):
+    for seed in range(20):
+        values = np.random.default_rng(seed).normal(size=n).astype(np.float32).round(seed % 4)
+        for k in {1, (n + 1) // 2, n}:
+            kth = np.sort(values)[n - k]
+            bound = near_kth(np.append(values, np.float32(9)), n, k)  # what lies behind is not read
+            assert (values >= bound).sum() >= k
+            assert kth - (values.max() - values.min()) / 2048 <= bound <= kth

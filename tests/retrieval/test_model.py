@@ -143,9 +143,12 @@ def test_encodings_of_another_model_are_refused() -> None:
 
 
 def test_a_saved_model_comes_back_mapped_and_the_same(tmp_path: Path) -> None:
-    trained = untrained()
+    sample = np.eye(3, MODEL.width + 1, dtype=np.float32)
+    trained = replace(untrained(), sample_queries=sample)
     trained.save(tmp_path / "m")
     back = TrainedModel.load(tmp_path / "m")
+    assert back.sample_queries is not None
+    assert (back.sample_queries == sample).all()
     assert isinstance(back.params["item_id"], np.memmap)
     assert (back.config, back.cutoff, back.record) == (MODEL, trained.cutoff, trained.record)
     model, other = (RetrievalModel(m, catalogue()) for m in (trained, back))
@@ -163,6 +166,7 @@ def test_a_saved_model_comes_back_mapped_and_the_same(tmp_path: Path) -> None:
         ("truncated", "item_id.npy is missing, truncated or foreign"),
         ("missing", "topic_id.npy is missing, truncated or foreign"),
         ("other array", "holds float32 .*, model.json says float32"),
+        ("other sample", r"sample_queries has shape \(3, 5\), the config asks for \(3, 9\)"),
         ("other shape", r"item_id has shape \(60, 8\), the config asks for \(60, 16\)"),
     ],
 )
@@ -170,7 +174,8 @@ def test_a_folder_that_is_no_model_says_what_is_wrong(
     tmp_path: Path, damage: str, message: str
 ) -> None:
     folder = tmp_path / "m"
-    untrained().save(folder)
+    sample = np.eye(3, 5, dtype=np.float32) if damage == "other sample" else None
+    replace(untrained(), sample_queries=sample).save(folder)
     head: dict[str, Any] = json.loads((folder / "model.json").read_text())
     changes: dict[str, Any] = {
         "other program": {"format": "x"},

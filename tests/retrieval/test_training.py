@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from retrieval.index.exact import Lists
 from retrieval.model import checkpoint as checkpoints
+from retrieval.model.serving import RetrievalModel
 from retrieval.model.towers import ModelConfig
 from retrieval.model.trained import TrainedModel
 from retrieval.training import objective
@@ -74,6 +77,20 @@ def test_a_training_of_another_number_of_steps_compiles_nothing_anew(
     fewer = train(inputs(source=[chunk(range(N_USERS // 2))]), TRAINING, MODEL, seed=5)
     assert fewer.record["steps"] < trained[0].record["steps"]
     assert traced == []
+
+
+def test_a_model_keeps_how_users_ask_it(trained: tuple[TrainedModel, list[Progress]]) -> None:
+    sample = trained[0].sample_queries
+    assert sample is not None
+    model = RetrievalModel(trained[0], catalogue())
+    histories = pa.concat_tables(c.histories for c in inputs().source)
+    n = histories.num_rows
+    assert sample.shape == (n, MODEL.width + 1)  # all of them: fewer than are kept at most
+    free = Lists(np.zeros(n + 1, np.int64), np.zeros(0, np.int64))
+    none = np.zeros(0, np.float32)
+    asked = model.encode_queries(model.encode_histories(histories), free, none, np.full(n, -1))
+    np.testing.assert_allclose(sample, asked, atol=1e-5)
+    assert len(np.unique(sample, axis=0)) > n / 2
 
 
 def test_one_seed_gives_one_model_and_another_another(
