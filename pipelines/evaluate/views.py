@@ -108,8 +108,8 @@ def _overlap_table(rows: list[dict[str, Any]]) -> SideTable:
                 row["arm"],
                 row["pairs"],
                 f"{row['number']:,}",
-                _percent(row["with"]),
-                _percent(row["without"]),
+                share(row["with"]),
+                share(row["without"]),
                 *difference_cells(row, "difference"),
             )
             for row in rows
