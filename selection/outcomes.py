@@ -74,14 +74,14 @@ class OutcomeConfig:
                 f"value_low must be below value_high, got {self.value_low!r} and "
                 f"{self.value_high!r}"
             )
+        wrong = [p for p in self.examination if not 0 <= p <= 1]
+        if wrong:
+            raise ValueError(f"examination must be probabilities in [0, 1], got {wrong[0]!r}")
 
     @property
     def value_range(self) -> tuple[float, float]:
         """(lo, hi) of a value: y = (value - lo) / (hi - lo)."""
         return self.value_low, self.value_high
-        wrong = [p for p in self.examination if not 0 <= p <= 1]
-        if wrong:
-            raise ValueError(f"examination must be probabilities in [0, 1], got {wrong[0]!r}")
 
     @property
     def window_us(self) -> int:
