@@ -2,12 +2,13 @@
 
 Two worlds of `pipelines.faceted_world`, 12 nights of training, the two days after are judged. In
 the first an item is chosen for another reason under each of its topics, in the second (facets 0)
-for the same under all: there a logged condition has next to nothing to add. All trainings of a
-world read the same pairs and histories, with the same options, steps and seeds; they differ in
-where a pair's condition comes from: one of the item's topics, drawn evenly, by confidence or by
-inverse popularity, or the one that it was engaged under, where it is known (three of four pairs
-after the first night; the others, evenly). `query_item` is off, so that nothing but the topic tells
-a condition, and `history_share` is 0: everyone chooses within the topic.
+for the same under all: what the log still tells there is which of the topics the user cares for,
+and that confidences mean nothing. All trainings of a world read the same pairs and histories, with
+the same options, steps and seeds. They differ in where a pair's condition comes from: one of the
+item's topics, drawn evenly, by confidence or by inverse popularity; or the one that it was engaged
+under where that is known, in half of the pairs, and drawn evenly in the others (`logged_mixed`: in
+four of five of them). `query_item` is off, so that nothing but the topic tells a condition, and
+`history_share` is 0: everyone chooses within the topic.
 
 Judged as `queryloop evaluate retrieval` does: conditions are the last night's draws, three a user,
 what users knew is left out, HR@100 is the share of what they newly liked on the two days after,
