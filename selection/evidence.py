@@ -14,7 +14,7 @@ decayed to the cut-off. Engagements without an impression are in none of them: t
 positives without their negatives. Nor is an impression that is not ripe: its "no" may become "yes".
 Nor, in h, is the impression of q itself: it was liked, or q would be no query, and one success is
 left out wherever trials go on until it comes (Haldane 1945). With it, h was highest where a user
-has seen nothing else: on KuaiRec it correlated with what queries brought by -.02, without by +.02.
+has seen nothing else: on KuaiRec it correlated with what queries brought by -.02, without by +.01.
 
 The differences below are written so that a user about whom nothing is known has exactly m_u for
 every query; then selection falls back to counts. The items around q leave out q itself: a query

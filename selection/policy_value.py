@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from profiling.bootstrap import Estimate, estimate, resampled_sums
+from profiling.bootstrap import Estimate, acceleration_of, estimate, resampled_sums
 from profiling.hashing import hash64
 from profiling.schema import FloatArray
 from selection.off_policy import FEATURES, LOG, UserSums
@@ -99,11 +99,13 @@ class Ratios:
         draw: Additive value per draw, by estimator.
         set: Value per user-night set, by estimator.
         per_unit: Draws per user-night.
+        influence: By estimand and estimator, (n,) what each user moves the estimate by.
     """
 
     draw: dict[str, FloatArray]
     set: dict[str, FloatArray]
     per_unit: FloatArray
+    influence: dict[str, dict[str, FloatArray]]
 
 
 def estimate_policies(
@@ -130,7 +132,8 @@ def estimate_policies(
     matrix = np.stack(columns, axis=1)
     totals = resampled_sums(matrix, seed) if add is None else add(matrix)
     by_name = dict(zip(names, totals.T, strict=True))
-    return [_ratios(by_name, policy) for policy in range(len(sums.policies))]
+    by_user = dict(zip(names, columns, strict=True))
+    return [_ratios(by_name, by_user, policy) for policy in range(len(sums.policies))]
 
 
 def compare_policies(
@@ -140,8 +143,8 @@ def compare_policies(
     mine, theirs = estimates[of], estimates[against]
     competing = mine.set["dr"] - mine.draw["dr"] * mine.per_unit
     return Comparison(
-        _valuation("draw", mine.draw, theirs.draw, effective_weights(sums, of, "draw")),
-        _valuation("set", mine.set, theirs.set, effective_weights(sums, of, "set")),
+        _valuation("draw", mine, theirs, effective_weights(sums, of, "draw")),
+        _valuation("set", mine, theirs, effective_weights(sums, of, "set")),
         estimate(competing),
     )
 
@@ -224,27 +227,33 @@ def _modelled(
     return np.asarray(fitted * min(max(share, 0.0), 1.0))
 
 
-def _ratios(by_name: dict[str, FloatArray], policy: int) -> Ratios:
-    found = {}
+def _ratios(by_name: dict[str, FloatArray], by_user: dict[str, FloatArray], policy: int) -> Ratios:
+    """The estimates from sums by name, and the influences from what they are sums of."""
+    found: dict[str, dict[str, FloatArray]] = {}
+    influence: dict[str, dict[str, FloatArray]] = {}
     for estimand in ESTIMANDS:
-        wy, w, dr = (by_name[f"{policy} {estimand} {c}"] for c in ("wy", "w", "dr"))
-        base = by_name[f"{policy} draw e"] if estimand == "draw" else by_name["units"]
+        base = f"{policy} draw e" if estimand == "draw" else "units"
+        wy, w, dr = (f"{policy} {estimand} {c}" for c in ("wy", "w", "dr"))
+        found[estimand], influence[estimand] = {}, {}
+        for estimator, (above, below) in zip(
+            ESTIMATORS, ((wy, base), (wy, w), (dr, base)), strict=True
+        ):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = by_name[above] / by_name[below]
+                moved = (by_user[above] - ratio[0] * by_user[below]) / by_name[below][0]
+            found[estimand][estimator], influence[estimand][estimator] = ratio, moved
+    per_unit = by_name[f"{policy} draw e"] / by_name["units"]
+    return Ratios(found["draw"], found["set"], per_unit, influence)
+
+
+def _valuation(estimand: str, mine: Ratios, theirs: Ratios, weights: Weights) -> Valuation:
+    values, uplifts, relative = {}, {}, {}
+    for name in ESTIMATORS:
+        of, against = (getattr(r, estimand)[name] for r in (mine, theirs))
+        a, b = (r.influence[estimand][name] for r in (mine, theirs))
+        values[name] = estimate(of, acceleration_of(a))
+        uplifts[name] = estimate(of - against, acceleration_of(a - b))
         with np.errstate(divide="ignore", invalid="ignore"):
-            found[estimand] = {"ips": wy / base, "snips": wy / w, "dr": dr / base}
-    return Ratios(found["draw"], found["set"], by_name[f"{policy} draw e"] / by_name["units"])
-
-
-def _valuation(
-    estimand: str,
-    of: dict[str, FloatArray],
-    against: dict[str, FloatArray],
-    weights: Weights,
-) -> Valuation:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return Valuation(
-            estimand,
-            {name: estimate(of[name]) for name in ESTIMATORS},
-            {name: estimate(of[name] - against[name]) for name in ESTIMATORS},
-            {name: estimate(of[name] / against[name] - 1.0) for name in ESTIMATORS},
-            weights,
-        )
+            moved = acceleration_of(a - b * (of[0] / against[0]))
+            relative[name] = estimate(of / against - 1.0, moved)
+    return Valuation(estimand, values, uplifts, relative, weights)

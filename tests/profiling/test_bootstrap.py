@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
-from profiling.bootstrap import Estimate, estimate, resample_weights, resampled_sums
+from profiling.bootstrap import (
+    Estimate,
+    acceleration_of,
+    estimate,
+    resample_weights,
+    resampled_sums,
+)
 
 
 def test_weights_are_poisson_and_the_same_in_any_block():
@@ -56,3 +63,22 @@ def test_where_nothing_is_known_there_is_no_interval():
     assert found.value == 0.5
     assert np.isnan(found.low)
     assert estimate([1.0, 2.0, np.nan, 2.0]) == Estimate(1.0, 2.0, 2.0)
+
+
+def test_the_accelerated_interval_of_skewed_values_is_that_of_the_other_library():
+    x = np.random.default_rng(4).lognormal(0.0, 1.5, 200)
+    sums = resampled_sums(np.c_[x, np.ones(200)], 5, 20_000)
+    found = estimate(sums[:, 0] / sums[:, 1], acceleration_of((x - x.mean()) / 200))
+    plain = estimate(sums[:, 0] / sums[:, 1])
+    theirs = bootstrap((x,), np.mean, n_resamples=9999, method="BCa", rng=1).confidence_interval
+    assert found.low == pytest.approx(theirs.low, rel=0.03)
+    assert found.high == pytest.approx(theirs.high, rel=0.03)
+    assert found.high > 1.02 * plain.high
+
+
+def test_without_skew_the_accelerated_interval_is_the_plain_one():
+    x = np.r_[np.arange(100.0), -np.arange(100.0)]
+    assert acceleration_of(x) == 0.0
+    assert acceleration_of(np.zeros(3)) == 0.0
+    values = np.r_[0.0, x]
+    assert estimate(values, 0.0) == estimate(values)
