@@ -11,11 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-<<<<<<< HEAD
-=======
-from numba import njit
 from scipy.special import ndtr, ndtri
->>>>>>> lab-ope
 
 from profiling.compiling import njit
 from profiling.hashing import mix64, text_hash, uniforms
