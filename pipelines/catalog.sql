@@ -207,8 +207,8 @@ COMMENT ON VIEW draw_bins IS 'draws by tenths of their propensity, and how many 
 -- Draws and outcomes with names.
 
 CREATE OR REPLACE VIEW draws AS
-WITH brought AS (
-    SELECT draw_id, count(DISTINCT impression_id) AS impressions,
+WITH brought AS (  -- by user too, so that a question about one reads that one's rows
+    SELECT user_id, draw_id, count(DISTINCT impression_id) AS impressions,
            sum(examination * credit * value) / nullif(sum(examination * credit), 0) AS rate
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL)
 SELECT q.run_date, q.serve_date, q.user_id, q.surface, q.slot, q.draw_id, q.cluster_id, i.title,
@@ -218,7 +218,7 @@ SELECT q.run_date, q.serve_date, q.user_id, q.surface, q.slot, q.draw_id, q.clus
 FROM QUERIES AS q
 LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN q.query_type = 'item' THEN q.query_id END
 LEFT JOIN CLOSED_DRAWS AS c ON c.user_id = q.user_id AND c.draw_id = q.draw_id
-LEFT JOIN brought AS o ON o.draw_id = q.draw_id;
+LEFT JOIN brought AS o ON o.user_id = q.user_id AND o.draw_id = q.draw_id;
 COMMENT ON VIEW draws IS 'every draw of QUERIES, and what it brought so far';
 COMMENT ON COLUMN draws.state IS 'how it closed: brought, empty or unserved; null while it is open';
 COMMENT ON COLUMN draws.impressions IS 'closed impressions that it is credited with';

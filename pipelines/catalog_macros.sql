@@ -7,9 +7,11 @@ COMMENT ON MACRO name_of IS 'name_of(''user'', 17): what an imported id is calle
 
 -- The variance of a ratio of sums by its linear approximation (Cochran 1977, section 2.11).
 CREATE OR REPLACE MACRO ratio_error(y, n) AS
-    sqrt(greatest(0, count(*) / nullif(count(*) - 1, 0) * (
-        sum(y * y) - 2 * (sum(y) / sum(n)) * sum(y * n) + pow(sum(y) / sum(n), 2) * sum(n * n))))
-    / sum(n);
+    CASE WHEN count(*) > 1 THEN
+        sqrt(greatest(0, count(*) / (count(*) - 1) * (
+            sum(y * y) - 2 * (sum(y) / sum(n)) * sum(y * n)
+            + pow(sum(y) / sum(n), 2) * sum(n * n)))) / sum(n)
+    END;
 COMMENT ON MACRO ratio_error IS 'ratio_error(y, n): standard error of sum(y) / sum(n), an aggregate over one row a user; null for one user';
 
 CREATE OR REPLACE MACRO counted(what, value, actions, names) AS
@@ -210,27 +212,28 @@ sets AS (
 checks AS (
     SELECT 'interests of reward quarter ' || reward_quarter AS what, surface, arm, policy,
            sum(clusters)::DOUBLE AS promised, sum(stand_for) AS found,
-           sqrt(sum(pow(standard_error, 2))) AS error
+           sqrt(sum(pow(standard_error, 2))) AS error, false AS exact
     FROM draw_check WHERE run_date = night_of::DATE GROUP BY ALL
     UNION ALL
-    SELECT 'draws with a propensity outside (0, 1]', NULL, NULL, NULL, 0, count(*), 0
+    SELECT 'draws with a propensity outside (0, 1]', NULL, NULL, NULL, 0, count(*), 0, true
     FROM drawn WHERE NOT (propensity > 0 AND propensity <= 1)
     UNION ALL
     SELECT 'draw ids that two draws have', NULL, NULL, NULL, 0,
-           (SELECT count(*) - count(DISTINCT draw_id) FROM drawn), 0
+           (SELECT count(*) - count(DISTINCT draw_id) FROM drawn), 0, true
     UNION ALL
-    SELECT 'sets more probable than one of their members', NULL, NULL, NULL, 0, count(*), 0
+    SELECT 'sets more probable than one of their members', NULL, NULL, NULL, 0, count(*), 0, true
     FROM sets WHERE chance > least + 1e-9
     UNION ALL
     SELECT 'sets with several probabilities, or slots that are not 0, 1, ...', NULL, NULL, NULL, 0,
-           count(*), 0
+           count(*), 0, true
     FROM sets WHERE chances > 1 OR slots <> queries OR last <> queries - 1)
 SELECT what, surface, arm, policy, promised, found,
        CASE WHEN error > 0 THEN (found - promised) / error END AS z,
-       CASE WHEN error > 0 THEN abs(found - promised) <= 4 * error ELSE abs(found - promised) < 1e-6
-       END AS holds
+       CASE WHEN exact THEN found = promised
+            WHEN error > 0 THEN abs(found - promised) <= 4 * error
+            WHEN abs(found - promised) < 1e-6 THEN true END AS holds
 FROM checks ORDER BY surface IS NULL, surface, arm, policy, what;
-COMMENT ON MACRO TABLE propensity_check IS 'propensity_check(date): does what the night drew agree with the probabilities it wrote down? Interests there are against those that its draws stand for, and what must hold of every set; z within 4 holds';
+COMMENT ON MACRO TABLE propensity_check IS 'propensity_check(date): does what the night drew agree with the probabilities it wrote down? Interests there are against those that its draws stand for, and what must hold of every set; z within 4 holds, null where no draw says anything';
 
 
 -- One feed, one impression.

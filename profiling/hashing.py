@@ -16,6 +16,7 @@ UIntArray = npt.NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_MASK = (1 << 64) - 1
 _BUCKET_SALT = 0x5157455259  # fixed for ever: stored rows lie where it put them
 
 
@@ -36,6 +37,22 @@ def hash64(*parts: npt.ArrayLike | str) -> UIntArray:
         values = np.atleast_1d(np.asarray(number)).astype(np.uint64, copy=False)
         state = mix64(state ^ values)
     return state
+
+
+def hash64_of(*parts: int | str) -> int:
+    """The one value of `hash64` where no part is an array: a tenth of its time, for one request."""
+    state = _mix_one(len(parts))
+    for part in parts:
+        number = int(text_hash(part)) if isinstance(part, str) else part
+        state = _mix_one(state ^ (number & _MASK))
+    return state
+
+
+def _mix_one(value: int) -> int:
+    z = (value + int(_GOLDEN)) & _MASK
+    z = ((z ^ (z >> 30)) * int(_MIX_1)) & _MASK
+    z = ((z ^ (z >> 27)) * int(_MIX_2)) & _MASK
+    return z ^ (z >> 31)
 
 
 def uniforms(*parts: npt.ArrayLike | str) -> npt.NDArray[np.float64]:

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from profiling.compiling import njit
-from profiling.hashing import UIntArray, hash63, hash64, mix64
+from profiling.hashing import UIntArray, hash63, hash64, hash64_of, mix64
 from profiling.schema import FloatArray, IntArray
 from selection.conditional_poisson import Groups, draw_groups
 
 NEGLIGIBLE = 1e-30  # of the largest weight: less counts as 0 (sums carry some 32 digits)
+_EPOCH = date(1970, 1, 1)
 SEQUENCE, SLOT, DRAW_ID = 1, 2, 3  # what a hash of a key is for
 
 
@@ -98,12 +99,13 @@ def draw_queries(weights: npt.ArrayLike, k: int, floor: float, request: DrawRequ
         ValueError: A weight is negative or not finite, k < 1, or the floor is no share.
     """
     values = np.ascontiguousarray(weights, np.float64)
-    key = draw_keys(request, np.array([request.user_id]), hash64(request.surface))
+    key = _draw_key(request)
     bounds = np.array([0, len(values)], np.int64)
-    sets = sample_sets(bounds, values, np.array([k]), np.array([floor], np.float64), key)
-    ids = draw_ids(np.repeat(key, len(sets.rows)), np.arange(len(sets.rows)))
+    keys = np.array([key], np.uint64)
+    sets = sample_sets(bounds, values, np.array([k]), np.array([floor], np.float64), keys)
+    ids = [max(hash64_of(key, DRAW_ID, slot) >> 1, 1) for slot in range(len(sets.rows))]
     propensities = sets.propensities[sets.rows]
-    return Draw(sets.rows, propensities, float(sets.set_probabilities[0]), ids)
+    return Draw(sets.rows, propensities, float(sets.set_probabilities[0]), np.array(ids, np.int64))
 
 
 def draw_keys(request: DrawRequest, user_ids: IntArray, surfaces: UIntArray) -> UIntArray:
@@ -118,6 +120,14 @@ def draw_keys(request: DrawRequest, user_ids: IntArray, surfaces: UIntArray) -> 
     per_request = () if request.request_id is None else (request.request_id,)
     head = ("selection", request.seed, request.salt, day)
     return hash64(*head, user_ids, surfaces, *per_request)
+
+
+def _draw_key(request: DrawRequest) -> int:
+    """`draw_keys` of one user; `draw_queries` names its draws as `draw_ids` does."""
+    day = (request.run_date - _EPOCH).days
+    per_request = () if request.request_id is None else (request.request_id,)
+    head = ("selection", request.seed, request.salt, day)
+    return hash64_of(*head, request.user_id, hash64_of(request.surface), *per_request)
 
 
 def draw_ids(keys: UIntArray, slots: IntArray) -> IntArray:

@@ -59,6 +59,18 @@ def test_the_page_shows_the_example_and_what_it_prints(example):
     assert example[1].strip() == text.strip()
 
 
+def test_the_command_of_the_page_can_be_typed(warehouse, monkeypatch, tmp_path):
+    (line,) = "".join(blocks((DOCS / "serving.md").read_text(), "sh")).splitlines()
+    words = [warehouse.root if word == "W" else word for word in line.split()]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    quiet_beam(False)
+    assert not ended.value.code
+    assert open_sampler("serving").state.run_date.isoformat() == "2024-03-01"
+
+
 def test_every_format_draws_alike_and_as_the_night_did(warehouse, tmp_path):
     head = warehouse.head()
     assert head is not None

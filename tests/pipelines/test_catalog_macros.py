@@ -1,0 +1,196 @@
+"""The macros for analysts, over warehouses whose answers are known by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import numpy as np
+import pytest
+
+from pipelines.catalog import query
+from pipelines.stored import write_table
+from pipelines.warehouse import Warehouse
+from tests.pipelines.test_catalog import (
+    CONFIG,
+    D1,
+    D2,
+    D3,
+    NIGHTS,
+    draw,
+    end_of,
+    interest,
+    make,
+    night,
+    outcome,
+    rows,
+    standing,
+)
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory):
+    warehouse = make(str(tmp_path_factory.mktemp("macros") / "w"))
+
+    def ask(sql: str, date: dt.date = D3) -> list[dict]:
+        return json.loads(query(warehouse, sql, warehouse.night(date), format="json"))
+
+    return ask
+
+
+def test_lineage_looks_back_and_ahead(ask):
+    def seen(cluster: int) -> list[tuple]:
+        found = ask(f"FROM lineage(7, {cluster})")
+        return [(r["run_date"][-1], r["relation"], r["steps"], r["cluster_id"]) for r in found]
+
+    # 1 was split on the second night, into 1 and 3; on the third it took 2 in.
+    assert seen(1) == [
+        *(("1", "itself", 0, 1), ("1", "ancestor", 1, 2)),
+        *(("2", "itself", 0, 1), ("2", "ancestor", 1, 2), ("2", "descendant", 1, 3)),
+        *(("3", "itself", 0, 1), ("3", "descendant", 1, 3)),
+    ]
+    assert seen(3) == [("1", "ancestor", 1, 1), ("2", "itself", 0, 3), ("3", "itself", 0, 3)]
+    assert seen(99) == []
+    last = next(r for r in ask("FROM lineage(7, 1)") if r["run_date"] == "2024-01-03")
+    assert (last["new_items"], last["lost_items"], last["title"]) == (1, 0, "Tart")
+
+
+def test_starved_counts_the_nights_since_the_last_chance(ask):
+    found = {(r["user_id"], r["cluster_id"]): r for r in ask("FROM starved(0)")}
+    waiting = {key: (r["nights_waiting"], r["last_chance"]) for key, r in found.items()}
+    assert waiting == {
+        (7, 1): (1, "2024-01-02"),  # drawn on the first night, credited on the second
+        (7, 3): (1, "2024-01-02"),
+        (8, 1): (3, None),
+    }
+    assert [(r["user_id"], r["title"]) for r in ask("FROM starved(2)")] == [(8, "Chair")]
+    assert ask("FROM starved(4)") == []
+
+
+def test_calibration_sets_what_came_beside_what_was_predicted(ask):
+    (row,) = ask("FROM calibration(1)")
+    assert (row["draws"], row["users"], row["impressions"]) == (1, 1, 2)
+    assert (row["predicted"], row["came"]) == (0.2, 0.0)
+    assert row["low"] is None  # one user has no spread
+
+
+def test_propensity_check_finds_what_cannot_be(ask, tmp_path):
+    held = {r["what"]: r["holds"] for r in ask("FROM propensity_check('2024-01-01')")}
+    # Of the lower half of the rewards nothing was drawn, which says nothing.
+    assert held.pop("interests of reward quarter 1") is None
+    assert set(held.values()) == {True}
+    warehouse = Warehouse.create(str(tmp_path / "w"), "")
+    wrong = [
+        draw(D1, 7, 1, 10, 101, 0.5) | {"set_probability": 0.7},
+        draw(D1, 7, 2, 12, 101, 0.0) | {"set_probability": 0.7, "slot": 3},
+    ]
+    files = {
+        name: write_table(warehouse.root, name, rows(name, *given), "one")
+        for name, given in (NIGHTS[D1] | {"QUERIES": wrong}).items()
+    }
+    warehouse.publish(night(warehouse, D1, None, files), None)
+    sql = "SELECT what, found FROM propensity_check('2024-01-01') WHERE NOT holds ORDER BY what"
+    found = json.loads(query(warehouse, sql, warehouse.head(), format="json"))
+    told = {r["what"]: r["found"] for r in found if not r["what"].startswith("interests")}
+    assert told == {
+        "draw ids that two draws have": 1,
+        "draws with a propensity outside (0, 1]": 1,
+        "sets more probable than one of their members": 1,
+        "sets with several probabilities, or slots that are not 0, 1, ...": 1,
+    }
+
+
+def test_one_impression_and_names(ask):
+    (row,) = ask("FROM impression_story(1)")
+    assert (row["query_title"], row["drawn_on"], row["reward_then"]) == ("Tart", "2024-01-01", 0.2)
+    assert row["actions"] == ["long_view", "like"]
+    assert ask("SELECT name_of('user', 7) AS name") == [{"name": "ann's"}]
+    assert ask("SELECT name_of('user', 9) AS name") == [{"name": None}]
+    assert ask("FROM feed_of(7)") == []
+
+
+def test_an_action_that_is_none_is_named(ask):
+    with pytest.raises(ValueError, match="no action buy; the table actions lists them"):
+        ask("FROM arm_lift('buy')")
+    (row,) = ask("SELECT * FROM item_rates('it''s \"hate\"')")
+    assert (row["impressions"], row["rate"]) == (2, 0.5)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory) -> Warehouse:
+    """A night on which 60 users in two arms saw 1 to 8 items each."""
+    warehouse = Warehouse.create(str(tmp_path_factory.mktemp("arms") / "w"), "")
+    rng, shown = np.random.default_rng(3), []
+    for user in range(60):
+        arm, taste = ("b", "a")[user % 2], rng.beta(2, 3)
+        for _ in range(rng.integers(1, 9)):
+            liked = rng.random() < taste
+            more = {"user_id": user, "arm": arm, "credit": 0.5 + 0.5 * (user % 3 == 0)}
+            shown.append(outcome(D2, len(shown), 1 + user, float(liked), int(liked)) | more)
+    tables = {
+        "OUTCOMES": shown,
+        "PROFILES": [interest(7, 1, [10])],
+        "CLUSTER_REWARDS": [standing(7, 1, 10)],
+        "OPEN": [],
+    }
+    files = {
+        name: write_table(warehouse.root, name, rows(name, *given), "one")
+        for name, given in tables.items()
+        if given
+    }
+    experiment = {"name": "x", "arms": [{"name": "b", "share": 0.5}, {"name": "a", "share": 0.5}]}
+    made = night(warehouse, D2, None, files)
+    made = type(made)(**(vars(made) | {"config": CONFIG | {"experiment": experiment}}))
+    warehouse.publish(made, None)
+    return warehouse
+
+
+def test_arm_lift_compares_with_the_first_arm_of_the_configuration(arms):
+    found = json.loads(query(arms, "FROM arm_lift('long_view')", arms.head(), format="json"))
+    first, other = found
+    assert (first["arm"], other["arm"], first["lift"]) == ("b", "a", None)
+    assert first["users"] == other["users"] == 30
+    assert other["difference"] == pytest.approx(other["rate"] - first["rate"])
+    assert other["lift"] == pytest.approx(other["rate"] / first["rate"] - 1)
+    assert first["impressions"] + other["impressions"] == arms.read("OUTCOMES").num_rows
+
+
+def test_intervals_of_arms_are_those_that_resampling_users_gives(arms):
+    found = json.loads(query(arms, "FROM arm_lift('value')", arms.head(), format="json"))
+    outcomes = arms.read("OUTCOMES").to_pylist()
+    rng, resampled = np.random.default_rng(0), {}
+    for arm in ("b", "a"):
+        users = sorted({o["user_id"] for o in outcomes if o["arm"] == arm})
+        own = {u: [o for o in outcomes if o["user_id"] == u] for u in users}
+        credit = np.array([sum(o["credit"] for o in own[u]) for u in users])
+        worth = np.array([sum(o["credit"] * o["value"] for o in own[u]) for u in users])
+        drawn = rng.integers(0, len(users), (4000, len(users)))
+        resampled[arm] = worth[drawn].sum(1) / credit[drawn].sum(1)
+    for row in found:
+        half = (row["high"] - row["low"]) / 2
+        assert half == pytest.approx(1.96 * resampled[row["arm"]].std(), rel=0.1)
+    lifts = resampled["a"] / resampled["b"] - 1
+    half = (found[1]["lift_high"] - found[1]["lift_low"]) / 2
+    assert half == pytest.approx(1.96 * lifts.std(), rel=0.15)
+
+
+def test_draws_per_request_are_calibrated_like_the_nights(tmp_path):
+    warehouse = Warehouse.create(str(tmp_path / "w"), "")
+    served = {
+        "draw_id": 900, "user_id": 7, "surface": "home", "cluster_id": 1, "query_type": "item",
+        "query_id": 10, "state_version": "2024-01-01/1", "at": end_of(D1) + 1, "request_id": "r",
+    }  # fmt: skip
+    shown = outcome(D2, 5, 900, 1.0, 1)
+    parent = None
+    for date, tables in {
+        D1: {"CLUSTER_REWARDS": NIGHTS[D1]["CLUSTER_REWARDS"], "OPEN": NIGHTS[D1]["OPEN"]},
+        D2: {"OUTCOMES": [shown], "SERVED_DRAWS": [served], "OPEN": NIGHTS[D2]["OPEN"]},
+    }.items():
+        files = {
+            name: write_table(warehouse.root, name, rows(name, *given), str(date))
+            for name, given in tables.items()
+        }
+        made = night(warehouse, date, parent, files)
+        parent = warehouse.publish(made, parent and parent.number)
+    (row,) = json.loads(query(warehouse, "FROM calibration(1)", warehouse.head(), format="json"))
+    assert (row["draws"], row["predicted"], row["came"]) == (1, 0.2, 1.0)
