@@ -36,6 +36,8 @@ from selection.prior import PriorConfig
 from selection.queries import SelectionConfig
 from selection.rewards import RewardConfig
 
+_BESIDE = ("health", "retention", "validation")  # options that change no row
+
 
 @dataclass(frozen=True)
 class RetentionConfig:
@@ -45,7 +47,8 @@ class RetentionConfig:
     nights: int = option(35, "newest nights that stay whole", low=1)
     ope_nights: int = option(
         28,
-        "nights whose interests, rewards, draws and outcomes off-policy evaluation may read",
+        "nights whose PROFILES, CLUSTER_REWARDS, OUTCOMES and QUERIES stay for the lab to evaluate "
+        "a policy on",
         low=0,
     )
 
@@ -66,12 +69,6 @@ class NightConfig:
     draw_days: int = option(7, "days after its night in which a draw may be shown", low=1)
     serve_active_days: int = option(
         28, "queries and feeds are made for users with a positive engagement this recently", low=1
-    )
-    ope_nights: int = option(
-        28,
-        "nights whose PROFILES, CLUSTER_REWARDS, OUTCOMES and QUERIES must stay for the lab to "
-        "evaluate a policy on; nothing that removes old nights may take them",
-        low=1,
     )
     rejected_share: float = option(
         0.05, "share of refused rows above which an import or a night stops", low=0.0, high=1.0
@@ -133,7 +130,7 @@ class NightConfig:
     @property
     def digest(self) -> str:
         """Of all options that change a row, hex."""
-        options = {name: value for name, value in asdict(self).items() if name != "health"}
+        options = {name: value for name, value in asdict(self).items() if name not in _BESIDE}
         text = json.dumps(options, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

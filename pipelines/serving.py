@@ -139,10 +139,10 @@ def prepare_index(plan: NightPlan, model: ModelRecord | None) -> Folder:
         return folder_from(json.loads(read_bytes(record)))
 
 
-def indexes(root: str) -> list[Folder]:
-    """Every index that was made and stored."""
+def made_folders(root: str) -> list[Folder]:
+    """Every index, and every table of neighbours, that was made of a catalogue and stored."""
     found = []
-    for path in record_paths(root, "indexes"):
+    for path in [*record_paths(root, "indexes"), *record_paths(root, "neighbours")]:
         with reading(path):
             found.append(folder_from(json.loads(read_bytes(path))))
     return found

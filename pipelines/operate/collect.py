@@ -1,9 +1,9 @@
 """Garbage collection: what old nights need no longer is taken out of them, and deleted.
 
 The newest nights of the chain stay whole. Of those before, these stay: draws that may still be
-shown, attributed or closed; interests and rewards as long as off-policy evaluation looks back; and
-the books, which are small. Branches and checks that no reader follows go. What imports brought
-stays: it is what a rebuild begins from.
+shown, attributed or closed; interests, rewards and outcomes as long as off-policy evaluation or the
+evidence prior looks back; and the books, which are small. Branches and checks that no reader
+follows go. What imports brought stays: it is what a rebuild begins from.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def _needed(manifest: Manifest, chain: list[Manifest], config: NightConfig) -> T
     cutoff = chain[-1].cutoff
     if manifest.cutoff >= cutoff - config.horizon_us - (config.draw_days + 2) * DAY_US:
         keep |= set(_DRAWN)
-    if manifest.cutoff >= cutoff - config.retention.ope_nights * DAY_US:
+    looked_back = max(config.retention.ope_nights, config.evidence.days)
+    if manifest.cutoff >= cutoff - (looked_back + 1) * DAY_US:
         keep |= set(_EVALUATED)
     return {name: files for name, files in manifest.tables.items() if name in keep}
 

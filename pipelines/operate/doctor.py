@@ -19,7 +19,7 @@ from pipelines.manifests import StoredFile
 from pipelines.models import models
 from pipelines.night import library_versions
 from pipelines.nights import config_of
-from pipelines.serving import indexes
+from pipelines.serving import made_folders
 from pipelines.storage import (
     Listed,
     is_local,
@@ -216,7 +216,7 @@ def _content(root: str, file: StoredFile) -> str:
 
 
 def _folders(warehouse: Warehouse) -> list[Folder]:
-    return [*(m.folder for m in models(warehouse.root)), *indexes(warehouse.root)]
+    return [*(m.folder for m in models(warehouse.root)), *made_folders(warehouse.root)]
 
 
 def _strays(warehouse: Warehouse, listed: Mapping[str, Listed], now: float) -> Iterator[Stray]:
@@ -230,7 +230,7 @@ def _strays(warehouse: Warehouse, listed: Mapping[str, Listed], now: float) -> I
 
 def _is_content(place: str, rest: str) -> bool:
     """Whether a file holds rows or a model, not a record of them."""
-    return place == "data" or (place in ("models", "indexes") and "/" in rest)
+    return place == "data" or (place in ("models", "indexes", "neighbours") and "/" in rest)
 
 
 def _stray_finding(strays: Sequence[Stray]) -> Finding:

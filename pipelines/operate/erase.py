@@ -21,13 +21,12 @@ import pyarrow.compute as pc
 from pipelines.manifests import StoredFile
 from pipelines.operate.doctor import stored_files
 from pipelines.storage import join, list_tree, remove_paths
-from pipelines.stored import each_row_group, filter_file
+from pipelines.stored import SCHEMAS, each_row_group, filter_file
 from pipelines.taken import Taking, take, tombstone
 from pipelines.warehouse import Warehouse
 
 # Tables that name a user in another way than by a column `user_id`.
 _NAMES = {"KEYS": "id"}
-_WITHOUT_USERS = ("ITEMS", "TOPICS")
 Tell = Callable[[int, int], None]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -171,7 +170,7 @@ def _files_of(warehouse: Warehouse) -> list[tuple[str, StoredFile]]:
     records = [m.tables for m in warehouse.manifests()] + [x.tables for x in warehouse.landings()]
     for tables in records:
         for name, files in tables.items():
-            if name not in _WITHOUT_USERS:
+            if name in _NAMES or "user_id" in SCHEMAS[name].names:
                 found |= {f.path: (name, f) for f in files}
     return list(found.values())
 
