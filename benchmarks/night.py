@@ -52,6 +52,7 @@ from profiling.decay import DAY_US, HOUR_US
 from profiling.hashing import buckets_of, hash63
 from profiling.items import unit_rows
 from profiling.tables import ENGAGEMENTS, ITEMS
+from retrieval.index.planner import IndexConfig
 from selection.tables import IMPRESSIONS, QUERIES
 from tests.pipelines.small_models import add as add_model
 from tests.pipelines.small_models import untrained
@@ -288,12 +289,13 @@ def land_days(warehouse: Warehouse, log: Path, names: list[str]) -> None:
         land(warehouse, {kind: table}, source=name)
 
 
-def new_warehouse(users: int, work: Path, *, spaced: bool) -> Warehouse:
-    """An empty one, of some 4,000 users a bucket."""
+def new_warehouse(users: int, work: Path, *, model: bool, spaced: bool) -> Warehouse:
+    """An empty one, of some 4,000 users a bucket; a model is asked by the cheapest plan."""
     buckets = 1 << max(4, math.ceil(math.log2(users / 4000)))
     text = SPACING if spaced else ""
     root = str(work / f"w{users}")
-    return Warehouse.create(root, render_config(CONFIG), buckets=buckets, spacing_text=text)
+    config = replace(CONFIG, index=IndexConfig(kind="planned")) if model else CONFIG
+    return Warehouse.create(root, render_config(config), buckets=buckets, spacing_text=text)
 
 
 def add_drawn_model(warehouse: Warehouse) -> None:
@@ -363,7 +365,7 @@ def main() -> None:
             if not log.exists():
                 write_log(log, users, seed=11)
             work = asked.work or Path(tempfile.mkdtemp(prefix="night-bench-"))
-            warehouse = new_warehouse(users, work, spaced=asked.spacing)
+            warehouse = new_warehouse(users, work, model=asked.model, spaced=asked.spacing)
             results[users] = measure(users, log, warehouse, run, asked.workers, model=asked.model)
             shutil.rmtree(work)
     users, last = asked.users[-1], results[asked.users[-1]]

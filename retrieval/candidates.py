@@ -44,9 +44,10 @@ class RetrievalConfig:
         choices=("slice", "none"),
     )
     unconditioned_slots: int = option(
-        0,
-        "how many of a user's slots on a surface, the last ones, are asked without their "
-        "condition; what they bring still counts for the query that was drawn",
+        1,
+        "how many of a user's slots on a surface, the last ones, a model is asked for without "
+        "their condition: on KuaiRand one brings 39 % of what users like next, none 22 %; what "
+        "they bring counts for the query that was drawn. The arm index holds every slot to its own",
         low=0,
     )
     model: int = option(
@@ -168,7 +169,8 @@ def _searches(
 ) -> Searches:
     """What the arm asks, nothing excluded yet."""
     asked = Asked(ints(queries, "user_id"), query_rows, *condition_lists(queries))
-    free = np.flatnonzero(_unconditioned(queries, config.unconditioned_slots))
+    slots = 0 if config.arm == "index" else config.unconditioned_slots
+    free = np.flatnonzero(_unconditioned(queries, slots))
     held = asked.without(free).conditions if config.filtered else _EMPTY_LIST
     if config.arm in ("lr", "lr_filter"):
         asked = asked.without(np.arange(len(query_rows)))

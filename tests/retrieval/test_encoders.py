@@ -199,10 +199,11 @@ def test_the_last_slots_of_a_user_and_surface_are_asked_without_condition(slots,
     assert held == [{11, 12, 13, 14}, {11}, set()][slots]
 
 
-def test_the_index_arm_can_leave_slots_free_too():
-    table = serve("index", unconditioned_slots=1, candidates_per_query=50, fill=False)
+def test_the_index_arm_holds_every_slot_to_its_condition():
+    options = {"candidates_per_query": 50, "fill": False}
+    table = serve("index", unconditioned_slots=1, **options)
     assert table["draw_id"].to_pylist().count(11) == 19  # the slice, less item 1
-    assert table["draw_id"].to_pylist().count(12) == 50  # of everything
+    assert table.equals(serve("index", unconditioned_slots=0, **options))
 
 
 @pytest.mark.parametrize("topic", [99, 12345])  # known by its vector alone, and not at all
