@@ -350,6 +350,7 @@ COMMENT ON COLUMN spacing_by_night.neighbours_without IS 'the same without any c
 COMMENT ON COLUMN spacing_by_night.positions_lost IS 'by its members together; one that fell off went to the end of the feed; scaled from measured users';
 COMMENT ON COLUMN spacing_by_night.positions_lost_margin IS 'half of its 95 % interval; 0 where all users were measured';
 COMMENT ON COLUMN spacing_by_night.decided IS 'places where another item would stand without the class';
+COMMENT ON COLUMN spacing_by_night.users IS 'users whose feeds the night ranked';
 COMMENT ON COLUMN spacing_by_night.measured_users IS 'users whose feeds were built without classes too; NULL on old nights, which built all';
 COMMENT ON COLUMN spacing_by_night.trailing_rate IS 'mean of label_rate over those of the drift_nights nights before that had the class; drift_nights as that night was configured';
 COMMENT ON COLUMN spacing_by_night.drift IS 'label_rate against trailing_rate, less 1';

@@ -43,6 +43,7 @@ MEANINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "of the item vectors",
             "where it ran",
             "work and clock of all steps together",
+            "nights that the alarm of a spacing class looks back",
         ),
     ),
     "night_counts": (

@@ -10,12 +10,14 @@ import pyarrow as pa
 from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
 from pipelines.steps import table_of
+from profiling.history import fading_rows
 from profiling.schema import ints, sort_rows
 from profiling.tables import HISTORY, PROFILES
 from selection.settled import DueInputs, due_queries, due_users, of_users, replace_users
 
 _STATE = (HISTORY, PROFILES)  # with rows of every user; the other tables hold what is going on
 _DUE = "due users"
+_FADED = "faded rows"  # of whole HISTORY
 
 
 @dataclass
@@ -47,15 +49,18 @@ def set_aside_settled(bucket: Bucket, plan: NightPlan) -> Bucket:
             engagements=table_of(bucket, "ENGAGEMENTS"),
             impressions=table_of(bucket, "IMPRESSIONS"),
             open=table_of(bucket, "OPEN"),
-            history=whole["HISTORY"],
             profiles=whole["PROFILES"],
             past_profiles=table_of(bucket, "PAST_PROFILES"),
             embedding_version=open_items(plan.root, plan.catalogue["ITEMS"]).version,
         ),
-        config.profiles,
         config.outcomes,
-        config.actions,
         now=plan.cutoff,
+    )
+    faded = fading_rows(
+        whole["HISTORY"],
+        config.actions,
+        config.profiles,
+        horizon_us=config.horizon_us,
         parent_cutoff=plan.parent_cutoff,
     )
     tables = {name: t.filter(pa.array(of_users(t, users))) for name, t in whole.items()}
@@ -67,16 +72,17 @@ def set_aside_settled(bucket: Bucket, plan: NightPlan) -> Bucket:
         now=plan.cutoff,
         parent_cutoff=plan.parent_cutoff,
     )
-    return replace(bucket, tables=bucket.tables | tables | {_DUE: pa.table({"user_id": users})})
+    tables |= {_DUE: pa.table({"user_id": users}), _FADED: pa.table({"row": faded})}
+    return replace(bucket, tables=bucket.tables | tables)
 
 
 def bring_back_settled(bucket: Bucket) -> Bucket:
     """The bucket with whole HISTORY and PROFILES."""
     tables = dict(bucket.tables)
-    users = ints(tables.pop(_DUE), "user_id")
+    users, faded = ints(tables.pop(_DUE), "user_id"), ints(tables.pop(_FADED), "row")
     for schema in _STATE:
-        whole = tables.pop(f"whole {schema.name}")
-        tables[schema.name] = replace_users(whole, users, tables[schema.name])
+        whole, gone = tables.pop(f"whole {schema.name}"), faded if schema is HISTORY else None
+        tables[schema.name] = replace_users(whole, users, tables[schema.name], gone)
     books = bucket.counts["build_profiles"] | {"out": tables["PROFILES"].num_rows}
     return replace(bucket, tables=tables, counts=bucket.counts | {"build_profiles": books})
 

@@ -138,7 +138,7 @@ def update_history(
     return HistoryUpdate(merged, _touched(rows, actions), admitted.rejected, admitted.duplicates)
 
 
-def fading_users(
+def fading_rows(
     history: pa.Table,
     actions: Actions,
     config: ProfileConfig,
@@ -146,7 +146,7 @@ def fading_users(
     horizon_us: int,
     parent_cutoff: int | None,
 ) -> IntArray:
-    """(u,) ids, ascending: users without new events of whom `update_history` drops some tonight.
+    """(r,) places, ascending, of what `update_history` would drop if there were no new events.
 
     Args:
         history: HISTORY of some users, by user.
@@ -156,7 +156,7 @@ def fading_users(
         parent_cutoff: As for `update_history`.
     """
     kept = _kept(history, actions, config, horizon_us, parent_cutoff)
-    return np.unique(ints(history, "user_id")[~kept])
+    return np.flatnonzero(~kept)
 
 
 def positive_events(history: pa.Table, actions: Actions) -> BoolArray:

@@ -79,16 +79,16 @@ def _nearest_clusters(
 def _holding(
     places: IntArray, queries: IntArray, bounds: IntArray, offsets: IntArray, members: IntArray
 ) -> IntArray:
-    """The cluster with the query among its ascending members, else -1."""
+    """The cluster with the query among its members, else -1."""
     found = np.full(len(queries), -1, np.int64)
     for i in range(len(queries)):
         if places[i] < 0:
             continue
-        for c in range(bounds[places[i]], bounds[places[i] + 1]):
-            own = members[offsets[c] : offsets[c + 1]]
-            j = np.searchsorted(own, queries[i])
-            if j < len(own) and own[j] == queries[i]:
-                found[i] = c
+        first, last = bounds[places[i]], bounds[places[i] + 1]
+        for k in range(offsets[first], offsets[last]):  # a user's clusters hold an item once
+            if members[k] == queries[i]:
+                found[i] = first + np.searchsorted(offsets[first : last + 1], k, side="right") - 1
+                break
     return found
 
 

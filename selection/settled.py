@@ -1,7 +1,8 @@
 """Who is due tonight: users whom steps 1 and 2 may change. The state of all others is settled.
 
 Users are independent, so the steps may run over the due ones alone, and the settled users' rows
-stay as they are: a night costs what changed, and every row is the same as if all had been due.
+stay as they are, but for old events, which fade: a night costs what changed, and every row is the
+same as if all had been due.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+<<<<<<< HEAD
 from profiling.actions import Actions
 from profiling.compiling import njit
 from profiling.history import ProfileConfig, fading_users
+=======
+>>>>>>> following
 from profiling.schema import IntArray, group_offsets, ints
 from selection.draws import closes, served_until
 from selection.outcomes import OutcomeConfig, ripe_impressions
@@ -31,7 +35,6 @@ class DueInputs:
         engagements: New ENGAGEMENTS.
         impressions: New IMPRESSIONS.
         open: OPEN of last night.
-        history: HISTORY of last night, by user.
         profiles: PROFILES of last night.
         past_profiles: PAST_PROFILES of last night.
         embedding_version: The catalogue's.
@@ -40,33 +43,21 @@ class DueInputs:
     engagements: pa.Table
     impressions: pa.Table
     open: pa.Table
-    history: pa.Table
     profiles: pa.Table
     past_profiles: pa.Table
     embedding_version: str
 
 
-def due_users(
-    inputs: DueInputs,
-    config: ProfileConfig,
-    outcomes: OutcomeConfig,
-    actions: Actions,
-    *,
-    now: int,
-    parent_cutoff: int | None,
-) -> IntArray:
+def due_users(inputs: DueInputs, outcomes: OutcomeConfig, *, now: int) -> IntArray:
     """Users whose HISTORY, PROFILES or PAST_PROFILES steps 1 and 2 may change tonight.
 
-    Those with new rows; with impressions that close, which may credit engagements; with events that
-    fade from the history; with profiles of other vectors; with past versions, which may fade too.
+    Those with new rows; with impressions that close, which may credit engagements; with profiles of
+    other vectors; with past versions, which may fade. Events that fade change nothing else.
 
     Args:
         inputs: The tables.
-        config: Of step 1.
         outcomes: Of step 2.
-        actions: The configured actions.
         now: The cut-off, microseconds.
-        parent_cutoff: The cut-off of the night before; None on the first.
 
     Returns:
         (u,) int64, ascending.
@@ -80,14 +71,7 @@ def due_users(
         inputs.profiles.filter(stale),
         inputs.past_profiles,
     ]
-    fading = fading_users(
-        inputs.history,
-        actions,
-        config,
-        horizon_us=outcomes.window_us + outcomes.lateness_us,
-        parent_cutoff=parent_cutoff,
-    )
-    return np.unique(np.concatenate([fading, *(ints(t, "user_id") for t in tables)]))
+    return np.unique(np.concatenate([ints(t, "user_id") for t in tables]))
 
 
 def due_queries(
@@ -120,28 +104,34 @@ def of_users(table: pa.Table, users: IntArray) -> BoolArray:
     return np.repeat(np.isin(ids[bounds[:-1]], users), np.diff(bounds))
 
 
-def replace_users(whole: pa.Table, users: IntArray, rows: pa.Table) -> pa.Table:
+def replace_users(
+    whole: pa.Table, users: IntArray, rows: pa.Table, faded: IntArray | None = None
+) -> pa.Table:
     """`whole` with `rows` in place of the rows of `users`; rows of one user stay in their order.
 
     Args:
         whole: Rows by user.
         users: (u,) int64, ascending.
         rows: Rows of these users alone, by user.
+        faded: Places in `whole`, ascending, of rows that are left out.
     """
-    order = _replacing(ints(whole, "user_id"), users, ints(rows, "user_id"))
+    gone = np.zeros(0, np.int64) if faded is None else faded
+    order = _replacing(ints(whole, "user_id"), users, ints(rows, "user_id"), gone)
     return pa.concat_tables([whole, rows]).take(pa.array(order))
 
 
 @njit(cache=True, nogil=True)
-def _replacing(whole: IntArray, users: IntArray, rows: IntArray) -> IntArray:
+def _replacing(whole: IntArray, users: IntArray, rows: IntArray, gone: IntArray) -> IntArray:
     """Places, in two tables laid end to end, of the rows that hold, by user: a merge."""
     order = np.empty(len(whole) + len(rows), np.int64)
-    n = a = b = u = 0
+    n = a = b = u = g = 0
     while a < len(whole) or b < len(rows):
         if a < len(whole):
             while u < len(users) and users[u] < whole[a]:
                 u += 1
-            if u < len(users) and users[u] == whole[a]:
+            while g < len(gone) and gone[g] < a:
+                g += 1
+            if (u < len(users) and users[u] == whole[a]) or (g < len(gone) and gone[g] == a):
                 a += 1
                 continue
         if b < len(rows) and (a == len(whole) or rows[b] < whole[a]):

@@ -50,20 +50,20 @@ class Arm:
     query_item: bool = True
 
 
-_HELD = {"unconditioned_slots": 0}  # every slot in the same way
+_HELD: Mapping[str, object] = {"unconditioned_slots": 0}  # every slot in the same way
 ARMS: Mapping[str, Arm] = {
     "index": Arm("items", {"arm": "index"}, free="index_free"),
     "index_free": Arm("items", {"arm": "index", "condition": "none"}),
-    "lr": Arm("lr", {"arm": "lr"} | _HELD),
-    "lr_filter": Arm("lr", {"arm": "lr_filter"} | _HELD, free="lr"),
-    "cr": Arm("cr", {"arm": "cr"} | _HELD),
-    "cr_filter": Arm("cr", {"arm": "cr_filter"} | _HELD, free="cr"),
-    "cr_without_query_item": Arm("cr", {"arm": "cr"} | _HELD, query_item=False),
+    "lr": Arm("lr", {"arm": "lr", **_HELD}),
+    "lr_filter": Arm("lr", {"arm": "lr_filter", **_HELD}, free="lr"),
+    "cr": Arm("cr", {"arm": "cr", **_HELD}),
+    "cr_filter": Arm("cr", {"arm": "cr_filter", **_HELD}, free="cr"),
+    "cr_without_query_item": Arm("cr", {"arm": "cr", **_HELD}, query_item=False),
     "cr_filter_without_query_item": Arm(
-        "cr", {"arm": "cr_filter"} | _HELD, free="cr", query_item=False
+        "cr", {"arm": "cr_filter", **_HELD}, free="cr", query_item=False
     ),
     "cr_mixed": Arm("cr", {"arm": "cr", "unconditioned_slots": 1}),
-    "cr_unconditioned": Arm("cr", {"arm": "lr"} | _HELD),
+    "cr_unconditioned": Arm("cr", {"arm": "lr", **_HELD}),
 }
 
 

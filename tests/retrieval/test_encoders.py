@@ -174,7 +174,7 @@ def serve(arm, encoder=None, **options):
 )
 def test_an_arm_says_what_is_asked_and_where(arm, conditioned, filtered):
     encoder = Noted()
-    table = serve(arm, encoder)
+    table = serve(arm, encoder, unconditioned_slots=0)
     assert (np.diff(encoder.asked.conditions.offsets) > 0).sum() == conditioned
     assert (encoder.asked.rows >= 0).sum() == conditioned
     assert all(table["condition_matched"].to_pylist()) is filtered
@@ -216,7 +216,9 @@ def test_a_topic_without_items_is_answered_from_the_whole_catalogue(topic):
     index = ExactIndex.over(ITEMS, model.encode_items(ITEMS))
 
     def found(**options):
-        config = RetrievalConfig(arm="cr_filter", candidates_per_query=10, **options)
+        config = RetrievalConfig(
+            arm="cr_filter", candidates_per_query=10, unconditioned_slots=0, **options
+        )
         return retrieve_candidates(queries, seen_of([]), index, ITEMS, config, encoder)
 
     assert found()["condition_matched"].to_pylist() == [False] * 10

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiling.history import ProfileConfig, update_history
+from profiling.history import ProfileConfig, fading_rows, update_history
 from profiling.profiles import ProfileInputs, build_profiles
 from profiling.schema import ints
 from profiling.tables import HISTORY, PAST_PROFILES, PROFILES
@@ -75,17 +75,19 @@ def run_night(state, rows, night, *, items=ITEMS, split):
     parent = cutoffs[-1] if cutoffs else None
     done, seen = rows
     draws = pa.concat_tables([queries(k) for k in range(-1, night)])
+    horizon = CONFIG.window_us + CONFIG.lateness_us
     whole, users = state, np.arange(USERS)
     if split:
         due = DueInputs(
-            done, seen, state["OPEN"], state["HISTORY"], state["PROFILES"],
-            state["PAST_PROFILES"], items.version,
-        )  # fmt: skip
-        users = due_users(due, SHORT, CONFIG, ACTIONS, now=now, parent_cutoff=parent)
+            done, seen, state["OPEN"], state["PROFILES"], state["PAST_PROFILES"], items.version
+        )
+        users = due_users(due, CONFIG, now=now)
+        faded = fading_rows(
+            state["HISTORY"], ACTIONS, SHORT, horizon_us=horizon, parent_cutoff=parent
+        )
         ours = {n: state[n].filter(of_users(state[n], users)) for n in ("HISTORY", "PROFILES")}
         state = state | ours
         draws = due_queries(draws, users, CONFIG, now=now, parent_cutoff=parent)
-    horizon = CONFIG.window_us + CONFIG.lateness_us
     update = update_history(
         state["HISTORY"], done, items, ACTIONS, SHORT, horizon_us=horizon, parent_cutoff=parent
     )
@@ -110,8 +112,8 @@ def run_night(state, rows, night, *, items=ITEMS, split):
         "REJECTED": pa.concat_tables([update.rejected, outcomes.rejected]),
     }  # fmt: skip
     if split:
-        for name in ("HISTORY", "PROFILES"):
-            made[name] = replace_users(whole[name], users, made[name])
+        made["HISTORY"] = replace_users(whole["HISTORY"], users, made["HISTORY"], faded)
+        made["PROFILES"] = replace_users(whole["PROFILES"], users, made["PROFILES"])
     return made, users
 
 
@@ -160,22 +162,16 @@ def test_a_user_is_due_while_something_is_open_and_settled_after():
     assert state["HISTORY"]["credited_id"].to_pylist() == [0]
 
 
-def test_events_that_fade_make_their_user_due():
-    done = [(1, 0, 1, "hate", False), (2, 1, 1, "view", False)]
-    state, due = EMPTY, []
+def test_events_of_settled_users_fade():
+    done = [(1, 0, 1, "hate", False), (2, 1, 1, "view", False), (60, 0, 2, "hate", False)]
+    state, due, held = EMPTY, [], []
     for night in range(5):
         state, users = run_night(state, landed(done, [], night), night, split=True)
         due.append(users.tolist())
-    # The latest event of user 0 stands still, so what is kept behind it does too.
-    assert due == [[0, 1], [], [], [], []]
-    done.append((60, 0, 2, "view", False))
-    state, due = EMPTY, []
-    for night in range(6):
-        state, users = run_night(state, landed(done, [], night), night, split=True)
-        due.append(users.tolist())
-    # The first event fades a night after the one that the latest moved, without new rows.
-    assert due == [[0, 1], [], [0], [0], [], []]
-    assert state["HISTORY"]["event_id"].to_pylist() == [2, 1]
+        held.append(state["HISTORY"]["event_id"].to_pylist())
+    # The first event fades a night after the one that moved the latest, without new rows.
+    assert due == [[0, 1], [], [0], [], []]
+    assert held == [[0, 1], [0, 1], [0, 2, 1], [2, 1], [2, 1]]
 
 
 def test_queries_of_settled_users_come_where_they_close():
@@ -194,15 +190,17 @@ def test_replaced_users_may_come_go_and_change():
     assert made["x"].to_pylist() == [[10], [1], [2], [11], None, [12]]
     assert all(a <= b for a, b in pairwise(ints(made, "user_id")))
     assert replace_users(whole.slice(0, 0), np.array([0]), rows.slice(0, 1)).num_rows == 1
-    assert replace_users(whole, np.array([], np.int64), rows.slice(0, 0)).equals(whole)
+    nobody = np.array([], np.int64)
+    assert replace_users(whole, nobody, rows.slice(0, 0)).equals(whole)
+    faded = replace_users(whole, np.array([3]), rows.slice(1, 2), np.array([1, 2, 4]))
+    assert faded["x"].to_pylist() == [[1], [11], None, None]
 
 
 def test_a_config_without_lateness_still_closes_on_time():
     quick = OutcomeConfig(window_hours=0.0, lateness_hours=0.0)
     seen = table(IMPRESSIONS, [impression(1, 30, 4, actions=[])])
     due = DueInputs(
-        engagements([]), seen, OPEN.empty(), HISTORY.empty(), PROFILES.empty(),
-        PAST_PROFILES.empty(), "v1",
-    )  # fmt: skip
-    users = due_users(due, SHORT, quick, ACTIONS, now=at(48), parent_cutoff=at(24))
+        engagements([]), seen, OPEN.empty(), PROFILES.empty(), PAST_PROFILES.empty(), "v1"
+    )
+    users = due_users(due, quick, now=at(48))
     assert users.tolist() == [4]
