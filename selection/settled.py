@@ -14,12 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-<<<<<<< HEAD
-from profiling.actions import Actions
 from profiling.compiling import njit
-from profiling.history import ProfileConfig, fading_users
-=======
->>>>>>> following
 from profiling.schema import IntArray, group_offsets, ints
 from selection.draws import closes, served_until
 from selection.outcomes import OutcomeConfig, ripe_impressions
