@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipelines.catalog import query_rows
 from pipelines.demo import DemoOptions, run_demo
-from pipelines.demo.loop import REWARD, START, DemoRun, night_config, play
+from pipelines.demo.loop import ARMS, REWARD, START, DemoRun, night_config, play
 from pipelines.demo.measures import (
     Served,
     barren_shares,
@@ -178,10 +178,10 @@ def test_the_sql_below_a_chart_has_its_numbers(run: DemoRun):
     warehouse, sql = Warehouse.open(run.root), chart_statements(run)
     answers = {k: query_rows(warehouse, v, warehouse.head()).to_pylist() for k, v in sql.items()}
     rates = Findings(run).rates
-    assert len(answers["rates"]) == 2 * len(rates)
+    assert len(answers["rates"]) == len(ARMS) * len(rates)
     for row in answers["rates"]:
         day = (row["day"] - START).days
-        assert row["rate"] == pytest.approx(rates[day][row["arm"] == "reward"].value)
+        assert row["rate"] == pytest.approx(rates[day][ARMS.index(row["arm"])].value)
     ours = sorted((s.day, s.reward) for s in run.story)
     theirs = sorted(((r["day"] - START).days + 1, r["reward"]) for r in answers["rewards"])
     assert [r for _, r in theirs] == pytest.approx([r for _, r in ours])
