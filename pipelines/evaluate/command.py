@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pipelines.evaluate.contest import Note
 from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.material import StudyOptions, gather
 from pipelines.evaluate.study import run_study
 from pipelines.nights import config_of
-from pipelines.progress import told
 from pipelines.training import check_extra
 from pipelines.warehouse import Warehouse
 
@@ -46,7 +50,7 @@ def evaluate_retrieval(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     _check_extras(learned=learned)
     config = config_of(warehouse)
-    with told() as note:
+    with _progress() as note:
         note("read the log")
         material = gather(warehouse, config, options)
         with TemporaryDirectory(prefix="queryloop-") as folder:
@@ -85,3 +89,15 @@ def _write(found: dict[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "retrieval.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     (out / REPORT).write_text(render_report(study_page(found)), encoding="utf-8")
+
+
+@contextmanager
+def _progress() -> Iterator[Note]:
+    """Say what is being done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda text: bars.update(task, description=text)

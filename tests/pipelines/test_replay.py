@@ -357,8 +357,10 @@ def test_csv_is_read_too(files: dict[str, str], tmp_path: Path) -> None:
         for u, i, v in zip(*(known[c].to_pylist() for c in known.column_names), strict=True)
     ]
     (tmp_path / "o.csv").write_text("\n".join(["user_id,item_id,value", *lines]) + "\n")
-    want = call(files, "--format", "json").stdout
-    got = call(files | {"outcomes": str(tmp_path / "o.csv")}, "--format", "json").stdout
+    want = call(files, "--policies", "counts", "--format", "json").stdout
+    got = call(
+        files | {"outcomes": str(tmp_path / "o.csv")}, "--policies", "counts", "--format", "json"
+    ).stdout
     assert json.loads(got) == json.loads(want)
 
 
