@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from profiling.bootstrap import acceleration_of, estimate, resample_weights
+from profiling.bootstrap import Estimate, acceleration_of, estimate, resample_weights
 from profiling.schema import FloatArray
 from selection.off_policy import COLUMNS, LOG, UserSums
 from selection.policy_value import (
@@ -43,6 +43,11 @@ def noisy(seed: int = 0) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     return asked, own
 
 
+def hull(values: FloatArray, influence: FloatArray) -> Estimate:
+    plain, moved = estimate(values), estimate(values, acceleration_of(influence))
+    return Estimate(plain.value, min(plain.low, moved.low), max(plain.high, moved.high))
+
+
 def test_estimates_are_ratios_of_sums_and_intervals_resample_users() -> None:
     sums = sums_of(*noisy())
     found = compare_policies(sums, estimate_policies(sums, 4), 0, 1)
@@ -51,14 +56,14 @@ def test_estimates_are_ratios_of_sums_and_intervals_resample_users() -> None:
     assert found.draw.values["snips"].value == pytest.approx(wy.sum() / w.sum())
     assert found.set.values["ips"].value == pytest.approx(wy.sum() / N)
     weights = np.r_[np.ones((1, N)), resample_weights(N, 4)]
-    ips = estimate((weights @ wy) / (3 * weights.sum(axis=1)), acceleration_of(wy - wy.mean()))
+    ips = hull((weights @ wy) / (3 * weights.sum(axis=1)), wy - wy.mean())
     assert found.draw.values["ips"].low == pytest.approx(ips.low)
     own = sums.column(1, "draw_wy")
-    moved = acceleration_of(wy - wy.mean() - own + own.mean())
-    gain = estimate((weights @ wy - weights @ own) / (3 * weights.sum(axis=1)), moved)
+    moved = wy - wy.mean() - own + own.mean()
+    gain = hull((weights @ wy - weights @ own) / (3 * weights.sum(axis=1)), moved)
     assert found.draw.uplifts["ips"].high == pytest.approx(gain.high)
-    moved = acceleration_of(wy - wy.mean() - (own - own.mean()) * wy.mean() / own.mean())
-    relative = estimate((weights @ wy) / (weights @ own) - 1, moved)
+    moved = wy - wy.mean() - (own - own.mean()) * wy.mean() / own.mean()
+    relative = hull((weights @ wy) / (weights @ own) - 1, moved)
     assert found.draw.relative["ips"].low == pytest.approx(relative.low)
 
 
