@@ -12,9 +12,6 @@ switched on.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -24,15 +21,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.buckets import Bucket
-from pipelines.folders import Folder, folder_from, open_folder, store_folder
-from pipelines.manifests import StoredFile, Tables, reading, to_json
+from pipelines.folders import Folder, made_once, open_folder
+from pipelines.manifests import StoredFile, Tables
 from pipelines.plan import NightPlan, catalogue_digest, open_items
-from pipelines.storage import create_exclusive, exists, join, read_bytes, unique_name
+from pipelines.serving import index_over
 from pipelines.stored import read_bucket, read_files, write_table
 from pipelines.workers import code_version
 from profiling.schema import IntArray
 from retrieval.index.exact import ExactIndex
-from retrieval.index.planner import build_index
 from retrieval.neighbours import nearest_items
 from selection.evidence import OUTCOME_COLUMNS, EvidenceInputs
 from selection.item_rates import add_item_rates
@@ -110,23 +106,14 @@ def prepare_neighbours(plan: NightPlan) -> Folder:
     """
     root, config, k = plan.root, plan.config.index, plan.config.evidence.neighbours
     parts = [k, catalogue_digest(plan.catalogue), asdict(config), code_version()]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    record = join(root, "neighbours", f"{digest}.json")
-    if not exists(record):
+
+    def fill(place: Path) -> None:
         items = open_items(root, plan.catalogue["ITEMS"])
-        try:
-            index = build_index(ExactIndex.over(items), config, seed=plan.config.seed)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"index.kind {config.kind} needs {error.name}; pip install 'queryloop[retrieval]' "
-                "where the night is started, or set it to exact"
-            ) from error
-        with tempfile.TemporaryDirectory() as place:
-            np.save(Path(place, "rows.npy"), nearest_items(items, index, k), allow_pickle=False)
-            folder = store_folder(root, join("neighbours", unique_name("items")), Path(place))
-        create_exclusive(record, to_json(folder))  # whoever was first made the same
-    with reading(record):
-        return folder_from(json.loads(read_bytes(record)))
+        index = index_over(ExactIndex.over(items), plan)
+        place.mkdir()
+        np.save(place / "rows.npy", nearest_items(items, index, k), allow_pickle=False)
+
+    return made_once(root, "neighbours", parts, "items", fill)
 
 
 @lru_cache(maxsize=2)

@@ -8,24 +8,32 @@ object store it is copied once a machine, into a cache named by what the folder 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.manifests import reading, to_json
+from pipelines.records import record_paths
 from pipelines.storage import (
     HashingSink,
+    create_exclusive,
     exists,
     file_size,
     is_local,
     join,
     naming,
     open_binary,
+    read_bytes,
     unique_name,
 )
+
+MADE = ("indexes", "neighbours")  # kinds of folders that are made of a catalogue, once
 
 _BLOCK = 1 << 20  # bytes copied at a time
 
@@ -73,6 +81,39 @@ def store_folder(root: str, path: str, source: Path) -> Folder:
             raise
         files.append(FolderFile(file.name, sink.size, sink.digest))
     return Folder(path, tuple(files))
+
+
+def made_once(
+    root: str, kind: str, parts: Sequence[Any], stem: str, fill: Callable[[Path], None]
+) -> Folder:
+    """A folder that depends on `parts` alone: made where there is none yet, and kept.
+
+    Args:
+        root: The warehouse.
+        kind: Where such folders lie below it, with a record each; one of `MADE`.
+        parts: All that decides what it holds, plain JSON.
+        stem: Of its name.
+        fill: Makes the folder on this machine, at a path where there is none.
+    """
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    record = join(root, kind, f"{digest}.json")
+    if not exists(record):
+        with tempfile.TemporaryDirectory() as place:
+            made = Path(place, stem)
+            fill(made)
+            folder = store_folder(root, join(kind, unique_name(stem)), made)
+        create_exclusive(record, to_json(folder))  # whoever was first made the same
+    return _recorded(record)
+
+
+def made_folders(root: str) -> list[Folder]:
+    """Every folder of `made_once`."""
+    return [_recorded(path) for kind in MADE for path in record_paths(root, kind)]
+
+
+def _recorded(path: str) -> Folder:
+    with reading(path):
+        return folder_from(json.loads(read_bytes(path)))
 
 
 def check_folder(root: str, folder: Folder) -> None:

@@ -14,6 +14,15 @@ WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the war
 NightOption = Annotated[str | None, typer.Option("--date", help="as of that night, YYYY-MM-DD")]
 
 
+FORMATS = ("table", "json")  # of what a study prints
+
+
+def check_format(format: str) -> None:
+    """Raise ValueError for a format that there is not."""
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+
+
 def parse_date(text: str) -> dt.date:
     """A day as people write it.
 

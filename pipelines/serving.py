@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -19,12 +18,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from pipelines.folders import Folder, check_folder, folder_from, open_folder, store_folder
-from pipelines.manifests import StoredFile, reading, to_json
+from pipelines.folders import Folder, check_folder, made_once, open_folder
+from pipelines.manifests import StoredFile
 from pipelines.models import ModelRecord, NoModel, learners_of, model_for, models
 from pipelines.plan import NightPlan, catalogue_digest, open_items, open_topics
-from pipelines.records import record_paths
-from pipelines.storage import create_exclusive, exists, join, read_bytes, unique_name
 from pipelines.workers import code_version
 from profiling.items import Items
 from retrieval.candidates import RetrievalConfig
@@ -118,34 +115,30 @@ def prepare_index(plan: NightPlan, model: ModelRecord | None) -> Folder:
     if model is not None:
         check_folder(root, model.folder)
     parts = [_source(plan, model), catalogue_digest(plan.catalogue), asdict(config), code_version()]
-    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    record = join(root, "indexes", f"{digest}.json")
-    if not exists(record):
+
+    def fill(place: Path) -> None:
         items = open_items(root, plan.catalogue["ITEMS"])
         exact = ExactIndex.over(items, None if model is None else _item_rows(plan, model, items))
-        try:
-            index = build_index(exact, config, _sample_queries(plan, model), seed=plan.config.seed)
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"index.kind {config.kind} needs {error.name}; pip install 'queryloop[retrieval]' "
-                "where the night is started, or set it to exact"
-            ) from error
-        with tempfile.TemporaryDirectory() as place:
-            save_index(Path(place, "index"), index, _source(plan, model))
-            path = join("indexes", unique_name("index"))
-            folder = store_folder(root, path, Path(place, "index"))
-        create_exclusive(record, to_json(folder))  # whoever was first made the same
-    with reading(record):
-        return folder_from(json.loads(read_bytes(record)))
+        index = index_over(exact, plan, _sample_queries(plan, model))
+        save_index(place, index, _source(plan, model))
+
+    return made_once(root, "indexes", parts, "index", fill)
 
 
-def made_folders(root: str) -> list[Folder]:
-    """Every index, and every table of neighbours, that was made of a catalogue and stored."""
-    found = []
-    for path in [*record_paths(root, "indexes"), *record_paths(root, "neighbours")]:
-        with reading(path):
-            found.append(folder_from(json.loads(read_bytes(path))))
-    return found
+def index_over(exact: ExactIndex, plan: NightPlan, sample: Vectors | None = None) -> ItemIndex:
+    """The configured kind of index over the items of `exact`.
+
+    Raises:
+        ValueError: It needs the extra `retrieval`, which is not installed.
+    """
+    config = plan.config.index
+    try:
+        return build_index(exact, config, sample, seed=plan.config.seed)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"index.kind {config.kind} needs {error.name}; pip install 'queryloop[retrieval]' "
+            "where the night is started, or set it to exact"
+        ) from error
 
 
 def _source(plan: NightPlan, model: ModelRecord | None) -> str:

@@ -104,16 +104,23 @@ def draw_groups(groups: Groups, order: IntArray, rows: IntArray, chances: FloatA
     places = np.empty((widest, LANES), np.int64)
     first = 0
     while first < len(order):
-        k, last = groups.left[order[first]], first + 1
-        while last < min(first + LANES, len(order)) and groups.left[order[last]] == k:
-            last += 1
-        m = groups.free[order[last - 1]]
-        if k > 0:
-            _gather(groups, order[first:last], x, places, m)
-            calibrate(x, m, k)
+        last = _calibrate_next(groups, order, first, x, places)
         for lane in range(last - first):
             _draw_lane(groups, order[first + lane], x, places, lane, rows, chances)
         first = last
+
+
+@njit(cache=True, nogil=True)
+def _calibrate_next(groups: Groups, order: IntArray, first: int, x: Lanes, places: IntArray) -> int:
+    """Calibrate the groups from `first` on that share the lanes; the place after the last."""
+    k, last = groups.left[order[first]], first + 1
+    while last < min(first + LANES, len(order)) and groups.left[order[last]] == k:
+        last += 1
+    m = groups.free[order[last - 1]]
+    if k > 0:
+        _gather(groups, order[first:last], x, places, m)
+        calibrate(x, m, k)
+    return last
 
 
 @njit(cache=True, nogil=True)
@@ -134,13 +141,7 @@ def weigh_groups(
     places = np.empty((widest, LANES), np.int64)
     first = 0
     while first < len(order):
-        k, last = groups.left[order[first]], first + 1
-        while last < min(first + LANES, len(order)) and groups.left[order[last]] == k:
-            last += 1
-        m = groups.free[order[last - 1]]
-        if k > 0:
-            _gather(groups, order[first:last], x, places, m)
-            calibrate(x, m, k)
+        last = _calibrate_next(groups, order, first, x, places)
         for lane in range(last - first):
             g = order[first + lane]
             chances[g] = _weigh_lane(groups, g, x, places, lane, wanted)

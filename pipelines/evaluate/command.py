@@ -9,9 +9,10 @@ from typing import Any
 
 from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.material import StudyOptions, gather
-from pipelines.evaluate.output import check_format, deliver
+from pipelines.evaluate.output import deliver
 from pipelines.evaluate.study import run_study
 from pipelines.evaluate.trial import TrialOptions, gather_trial, run_trial
+from pipelines.night_options import check_format
 from pipelines.nights import config_of
 from pipelines.progress import told
 from pipelines.training import check_extra

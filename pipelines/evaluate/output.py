@@ -8,14 +8,6 @@ from typing import Any
 
 from rich.console import Console
 
-FORMATS = ("table", "json")
-
-
-def check_format(format: str) -> None:
-    """Raise ValueError for a format that there is not."""
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
-
 
 def deliver(found: dict[str, Any], study: str, format: str, out: Path | None) -> None:
     """Write the files of a study, if a folder is given, and print it.

@@ -18,13 +18,13 @@ from pipelines.lab.replay import ReplayOptions, replay_all
 from pipelines.lab.replay_measures import summarise
 from pipelines.lab.replay_views import print_replay, write_replay
 from pipelines.lab.universe import Universe
+from pipelines.night_options import check_format
 from pipelines.progress import told
 
 lab_app = typer.Typer(
     no_args_is_help=True, help="Which policy earns its keep, shown before it ships."
 )
 
-FORMATS = ("table", "json")
 DEFAULT_POLICIES = ",".join(ReplayOptions.policies)
 
 PoliciesOption = Annotated[
@@ -115,8 +115,7 @@ def _replay(
     out: Path | None,
 ) -> None:
     """Read, replay, print, write."""
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_format(format)
     nightly = NightConfig() if config is None else load_config(config.read_text(), str(config))
     with told() as note:
         note("read the outcomes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import Annotated, Any
 
@@ -13,16 +12,15 @@ from rich.table import Table
 from pipelines.lab.asked import LOGGED, MEANING
 from pipelines.lab.evaluation import evaluate_policy, report_of
 from pipelines.lab.period import Period, default_period, find_period
+from pipelines.night_options import WarehouseOption, check_format, parse_date
 from pipelines.warehouse import Warehouse
 from selection.policy_value import ESTIMANDS
 
-WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 FirstOption = Annotated[str | None, typer.Option("--from", help="first night, YYYY-MM-DD")]
 LastOption = Annotated[str | None, typer.Option("--to", help="last night")]
 PolicyOption = Annotated[str, typer.Option(help=MEANING)]
 AgainstOption = Annotated[str, typer.Option(help="what it is compared with; the log's own")]
 GapOption = Annotated[bool, typer.Option(help="leave out nights that were not run")]
-FORMATS = ("table", "json")
 _NIGHTS = 14  # evaluated where no range is given
 
 
@@ -36,8 +34,7 @@ def lab_evaluate(
     format: Annotated[str, typer.Option(help="table or json")] = "table",
 ) -> None:
     """What a policy would have earned on the nights of the log, with intervals over users."""
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_format(format)
     opened = Warehouse.open(warehouse)
     period = period_asked(opened, first, last, allow_gap=allow_gap)
     report = report_of(evaluate_policy(opened, period, policy, against))
@@ -57,7 +54,7 @@ def period_asked(
         return find_period(warehouse, *default_period(warehouse, _NIGHTS), allow_gap=allow_gap)
     if first is None or last is None:
         raise ValueError("give both --from D1 and --to D2, or neither for the last 14 nights")
-    return find_period(warehouse, _date(first), _date(last), allow_gap=allow_gap)
+    return find_period(warehouse, parse_date(first), parse_date(last), allow_gap=allow_gap)
 
 
 def print_report(report: dict[str, Any], console: Console) -> None:
@@ -109,10 +106,3 @@ def _table(estimand: dict[str, Any]) -> Table:
 
 def _text(value: float | None, digits: int, sign: str) -> str:
     return "?" if value is None else f"{value:{sign}.{digits}f}"
-
-
-def _date(text: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no date; write YYYY-MM-DD") from error

@@ -14,17 +14,16 @@ from rich.table import Table
 
 from pipelines.lab.asked import LOGGED
 from pipelines.lab.evaluate_command import (
-    FORMATS,
     AgainstOption,
     FirstOption,
     GapOption,
     LastOption,
     PolicyOption,
-    WarehouseOption,
     period_asked,
 )
 from pipelines.lab.evaluation import evaluate_policy, report_of
 from pipelines.lab.gate import Check, GateConfig, check_policy
+from pipelines.night_options import WarehouseOption, check_format
 from pipelines.warehouse import Warehouse
 from pipelines.yaml_options import load_options
 
@@ -45,8 +44,7 @@ def lab_gate(  # noqa: PLR0913 (one option a decision)
     format: Annotated[str, typer.Option(help="table or json")] = "table",
 ) -> None:
     """May this policy ship? Exits 1 and says why where the log does not show that it may."""
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_format(format)
     bounds = GateConfig()
     if config is not None:
         bounds = load_options(GateConfig, config.read_text(), str(config))[0]

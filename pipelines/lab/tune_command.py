@@ -14,15 +14,14 @@ from rich.table import Table
 
 from pipelines.lab.asked import MEANING, policy_asked
 from pipelines.lab.evaluate_command import (
-    FORMATS,
     FirstOption,
     LastOption,
-    WarehouseOption,
     period_asked,
 )
 from pipelines.lab.period import sum_period
 from pipelines.lab.shaped import shape_of
 from pipelines.lab.tuning import Point, TuneConfig, tune_policy
+from pipelines.night_options import WarehouseOption, check_format
 from pipelines.warehouse import Warehouse
 from pipelines.yaml_options import load_options
 
@@ -38,8 +37,7 @@ def lab_tune(  # noqa: PLR0913 (one option a decision)
     format: Annotated[str, typer.Option(help="table or json")] = "table",
 ) -> None:
     """Vary each option of a policy in a world of the log's own shape, and print the curves."""
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_format(format)
     tried = TuneConfig()
     if config is not None:
         tried = load_options(TuneConfig, config.read_text(), str(config))[0]

@@ -39,10 +39,8 @@ from pipelines.operate.views import (
     show_validation,
 )
 from pipelines.progress import counting_bar
-from pipelines.summary import show_night
+from pipelines.summary import show_night, wide_console
 from pipelines.warehouse import Warehouse
-
-_FILE_WIDTH = 160  # of what is no terminal: a pipe or a file
 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")]
 
@@ -100,7 +98,7 @@ def resume(warehouse: WarehouseOption) -> None:
         jobs = ", ".join(found.finished) or "none of this input and configuration"
         print(f"{night}: finished jobs: {jobs}")
         made = run_night(opened, night)
-        show_night(_console(), made)
+        show_night(wide_console(), made)
 
 
 def diff(
@@ -229,12 +227,7 @@ def _tell(found: Any, show: Callable[[Console, Any], None], *, json: bool) -> No
     if json:
         print(as_json(found))
     else:
-        show(_console(), found)
-
-
-def _console() -> Console:
-    found = Console(highlight=False, soft_wrap=True)
-    return found if found.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
+        show(wide_console(), found)
 
 
 def _next(warehouse: Warehouse) -> dt.date:

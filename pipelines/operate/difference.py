@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import query_rows
+from pipelines.catalog import open_session
 from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
 from pipelines.operate.forecast import Change, config_changes, version_changes
@@ -84,7 +84,8 @@ def compare_nights(
         raise ValueError(f"{after} does not follow {before}; give the earlier night first")
     old, new = warehouse.night(before), warehouse.night(after)
     statements = _statements(old, new, users)
-    found = {n: query_rows(warehouse, sql, new).to_pylist() for n, sql in statements.items()}
+    with open_session(warehouse, new) as session:
+        found = {name: session.ask(sql).to_pylist() for name, sql in statements.items()}
     return NightDiff(
         before=before,
         after=after,

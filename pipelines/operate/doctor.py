@@ -14,12 +14,11 @@ from importlib.util import find_spec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.folders import Folder
+from pipelines.folders import MADE, Folder, made_folders
 from pipelines.manifests import StoredFile
 from pipelines.models import models
 from pipelines.night import library_versions
 from pipelines.nights import config_of
-from pipelines.serving import made_folders
 from pipelines.storage import (
     Listed,
     is_local,
@@ -127,7 +126,7 @@ def check_warehouse(
         findings.append(Finding("files", FAIL, f"{len(problems)} of {len(files)}: {first}", cure))
     else:
         findings.append(Finding("files", OK, f"{len(files):,} as recorded ({how})"))
-    strays = tuple(_strays(warehouse, listed, now))
+    strays = tuple(_strays(files, listed, now))
     findings.append(_stray_finding(strays))
     return Checkup(tuple(findings), strays)
 
@@ -219,8 +218,9 @@ def _folders(warehouse: Warehouse) -> list[Folder]:
     return [*(m.folder for m in models(warehouse.root)), *made_folders(warehouse.root)]
 
 
-def _strays(warehouse: Warehouse, listed: Mapping[str, Listed], now: float) -> Iterator[Stray]:
-    named = set(stored_files(warehouse))
+def _strays(
+    named: Mapping[str, StoredFile], listed: Mapping[str, Listed], now: float
+) -> Iterator[Stray]:
     for path, file in listed.items():
         place, _, rest = path.partition("/")
         if path in named or (place != "staged" and not _is_content(place, rest)):
@@ -230,7 +230,7 @@ def _strays(warehouse: Warehouse, listed: Mapping[str, Listed], now: float) -> I
 
 def _is_content(place: str, rest: str) -> bool:
     """Whether a file holds rows or a model, not a record of them."""
-    return place == "data" or (place in ("models", "indexes", "neighbours") and "/" in rest)
+    return place == "data" or (place in ("models", *MADE) and "/" in rest)
 
 
 def _stray_finding(strays: Sequence[Stray]) -> Finding:

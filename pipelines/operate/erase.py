@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.importers.landed import landed_rows
 from pipelines.manifests import StoredFile
 from pipelines.operate.doctor import stored_files
 from pipelines.storage import join, list_tree, remove_paths
@@ -89,12 +90,10 @@ def user_of(warehouse: Warehouse, text: str) -> int:
     Raises:
         ValueError: It is neither.
     """
-    for landing in warehouse.landings():
-        for file in landing.tables.get("KEYS", ()):
-            for rows in each_row_group(warehouse.root, "KEYS", file):
-                mask = pc.and_(pc.equal(rows["kind"], "user"), pc.equal(rows["original"], text))
-                if ids := rows.filter(mask)["id"].to_pylist():
-                    return int(ids[0])
+    known = _user_keys(warehouse)
+    ids = known.filter(pc.equal(known["original"], text))["id"].to_pylist()
+    if ids:
+        return int(ids[0])
     if text.lstrip("-").isdigit():
         return int(text)
     raise ValueError(f"no import knew a user {text!r}; give a number, or a name as the log has it")
@@ -102,13 +101,15 @@ def user_of(warehouse: Warehouse, text: str) -> int:
 
 def names_of(warehouse: Warehouse, user_id: int) -> frozenset[str]:
     """How files may call the user: the id as text, and what an import knew them by."""
-    found = {str(user_id)}
-    for landing in warehouse.landings():
-        for file in landing.tables.get("KEYS", ()):
-            for rows in each_row_group(warehouse.root, "KEYS", file):
-                mask = pc.and_(pc.equal(rows["kind"], "user"), pc.equal(rows["id"], user_id))
-                found |= set(rows.filter(mask)["original"].to_pylist())
-    return frozenset(found)
+    known = _user_keys(warehouse)
+    originals = known.filter(pc.equal(known["id"], user_id))["original"].to_pylist()
+    return frozenset([str(user_id), *originals])
+
+
+def _user_keys(warehouse: Warehouse) -> pa.Table:
+    """KEYS of users."""
+    keys = landed_rows(warehouse, "KEYS")
+    return keys.filter(pc.equal(keys["kind"], "user"))
 
 
 def has_user(rows: pa.Table, table: str, user_id: int, names: frozenset[str]) -> BoolArray:

@@ -12,6 +12,7 @@ import typer
 
 from pipelines.config import config_from_manifest
 from pipelines.manifests import Manifest
+from pipelines.night_options import WarehouseOption
 from pipelines.nights import config_of
 from pipelines.plan import open_items
 from pipelines.report import render_report
@@ -26,7 +27,6 @@ from retrieval.spacing.explain import Explanation, Standing
 
 spacing_app = typer.Typer(no_args_is_help=True, help="Diversity and spacing classes of the feed.")
 
-WarehouseOption = Annotated[str, typer.Option("--warehouse", "-w", help="the warehouse")]
 FileArgument = Annotated[Path, typer.Argument(help="a spacing.yaml")]
 HtmlOption = Annotated[Path | None, typer.Option(help="HTML page to write, for a browser offline")]
 SampleOption = Annotated[int, typer.Option(help="users, chosen by hash")]
