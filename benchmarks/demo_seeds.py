@@ -35,23 +35,26 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=DemoOptions.nights)
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, {args.users:,} users, {args.nights} days a world")
-    beats, contains, sinks, seconds = [], [], [], []
+    beats, leaning, contains, sinks, seconds = [], [], [], [], []
     for seed in range(args.first, args.first + args.seeds):
         started = time.perf_counter()
-        run, overall = one_world(args.users, args.nights, seed, DemoOptions.mismatch)
-        _, none = one_world(args.users, args.nights, seed, 0.0)
+        run, overall, evidence = one_world(args.users, args.nights, seed, DemoOptions.mismatch)
+        _, none, _ = one_world(args.users, args.nights, seed, 0.0)
         beats.append(overall.value > 0)
+        leaning.append(evidence.value > 0)
         contains.append(none.low <= 0 <= none.high)
         sinks.append(has_sunk(run))
         seconds.append((time.perf_counter() - started) / 2)
         print(
-            f"seed {seed:>3}  uplift {interval_text(overall):<28} without mismatch "
-            f"{interval_text(none):<28} {story_text(run)}",
+            f"seed {seed:>3}  uplift {interval_text(overall):<28} of evidence "
+            f"{interval_text(evidence):<28} without mismatch {interval_text(none):<28} "
+            f"{story_text(run)}",
             flush=True,
         )
     result = {
         "seeds": args.seeds,
         "reward_beats_counts": sum(beats),
+        "evidence_beats_counts": sum(leaning),
         "interval_contains_0_without_mismatch": sum(contains),
         "barren_sinks_above_0_and_unseen_is_average": sum(sinks),
         "median_seconds_per_demo": round(statistics.median(seconds), 1),
@@ -62,11 +65,14 @@ def main() -> None:
     raise SystemExit(0 if kept and all(sinks) else 1)
 
 
-def one_world(users: int, nights: int, seed: int, mismatch: float) -> tuple[DemoRun, Estimate]:
+def one_world(
+    users: int, nights: int, seed: int, mismatch: float
+) -> tuple[DemoRun, Estimate, Estimate]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo"
         run = play(DemoOptions(users, nights, seed, mismatch, out))
-    return run, Findings(run).verdict[0][2]
+    found = Findings(run)
+    return run, found.verdict[0][2], found.evidence_verdict[0][2]
 
 
 def has_sunk(run: DemoRun) -> bool:

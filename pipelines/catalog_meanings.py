@@ -98,6 +98,16 @@ MEANINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "their weight",
         ),
     ),
+    "evidence_slopes": (
+        "how far every night found the evidence to be trusted; the night after it goes by that",
+        (
+            "the night that fitted them",
+            "slope of the log odds of what the user did with items like the query",
+            "slope of the log odds of what everyone did with items around it",
+            "users that they were fitted on; 0: as configured",
+            "weight of those users' impressions, decayed",
+        ),
+    ),
     "landings": (
         "the imports",
         ("number of the import", "what was imported", "its first impression", "what was decided"),

@@ -45,6 +45,7 @@ def record_tables(
         _arms(config),
         *_night_tables(chain, landings),
         _prior(chain),
+        _evidence_slopes(chain),
         *_landing_tables(landings),
         _night_health(healths),
     ]
@@ -171,6 +172,13 @@ def _prior(chain: Sequence[Manifest]) -> Piece:
     ]
     columns = {"run_date": "DATE", "surface": "VARCHAR", "arm": "VARCHAR"} | _RATE_COLUMNS
     return _table("prior", columns, rows)
+
+
+def _evidence_slopes(chain: Sequence[Manifest]) -> Piece:
+    """How far every night found the evidence to be trusted: the next night went by it."""
+    columns = {"own": "DOUBLE", "item": "DOUBLE", "users": "BIGINT", "weight": "DOUBLE"}
+    rows = [(m.date, *(m.slopes[c] for c in columns)) for m in chain if m.slopes]
+    return _table("evidence_slopes", {"run_date": "DATE"} | columns, rows)
 
 
 def _landing_tables(landings: Sequence[Landing]) -> list[Piece]:

@@ -15,6 +15,7 @@ from pipelines.steps import add_step, table_of
 from profiling.decay import DAY_US
 from profiling.schema import ints
 from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
+from selection.evidence_slopes import slope_sums
 from selection.prior import Prior
 
 
@@ -47,12 +48,12 @@ def roll_up_bucket(
             experiment=config.experiment,
             evidence=None if evidence is None else read_evidence(bucket, plan, evidence),
         )
+        now, surfaces, values = plan.cutoff, config.surfaces, config.outcomes.value_range
         rolled = roll_up_cluster_rewards(
-            inputs,
-            config.rewards,
-            now=plan.cutoff,
-            surfaces=config.surfaces,
-            value_range=config.outcomes.value_range,
+            inputs, config.rewards, now=now, surfaces=surfaces, value_range=values
+        )
+        result.sums = slope_sums(
+            inputs, config.rewards, now=now, surfaces=surfaces, value_range=values
         )
         result.tables = {"CLUSTER_REWARDS": rolled}
         result.rows = (profiles.num_rows, rolled.num_rows)

@@ -12,10 +12,11 @@ switched on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,8 @@ from pipelines.workers import code_version
 from profiling.schema import IntArray
 from retrieval.index.exact import ExactIndex
 from retrieval.neighbours import nearest_items
-from selection.evidence import OUTCOME_COLUMNS, EvidenceInputs
+from selection.evidence import OUTCOME_COLUMNS, EvidenceInputs, Slopes
+from selection.evidence_slopes import fit_slopes
 from selection.item_rates import add_item_rates
 from selection.policies import SelectionConfig
 from selection.tables import ITEM_RATES
@@ -47,12 +49,14 @@ class EvidenceSource:
         outcomes: OUTCOMES of the nights within `evidence.days`, tonight's among them.
         item_rates: Tonight's.
         neighbours: The items around each item.
+        slopes: As the night before fitted them; None: as configured.
     """
 
     arms: frozenset[str]
     outcomes: Files
     item_rates: Files
     neighbours: Folder
+    slopes: Slopes | None
 
 
 def evidence_arms(selections: Mapping[str, SelectionConfig]) -> frozenset[str]:
@@ -82,6 +86,7 @@ def plan_evidence(plan: NightPlan, stored: Tables) -> EvidenceSource | None:
         outcomes=plan.past_outcomes + stored.get("OUTCOMES", ()),
         item_rates=stored.get("ITEM_RATES", ()),
         neighbours=prepare_neighbours(plan),
+        slopes=plan.slopes,
     )
 
 
@@ -95,7 +100,19 @@ def read_evidence(bucket: Bucket, plan: NightPlan, source: EvidenceSource) -> Ev
         item_rates=_open_rates(plan.root, source.item_rates),
         neighbours=_open_neighbours(plan.root, source.neighbours),
         config=plan.config.evidence,
+        slopes=source.slopes,
     )
+
+
+def fit_books(plan: NightPlan, books: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Tonight's slopes, which the next night uses, as JSON; None where no arm leans on evidence.
+
+    Args:
+        plan: The night's.
+        books: Of job 2, by bucket, with `slope_sums` each.
+    """
+    sums = [found for book in books for found in book["sums"]]
+    return asdict(fit_slopes(sums, plan.config.evidence)) if sums else None
 
 
 def prepare_neighbours(plan: NightPlan) -> Folder:

@@ -90,6 +90,8 @@ class Manifest:
         counts: Rows in, out, rejected, open by step.
         seconds: Of work by step, summed over buckets; by the clock, `job 1` to `job 3` and `all`.
         prior: The fitted prior, as JSON.
+        slopes: `selection.evidence.Slopes` that it fitted for the next night, as JSON; None where
+            no arm leans on evidence.
         model: Numbers of the models that its candidates are from; None where there were none.
         retrieval: By arm of the experiment, '' without one: the arm of step 5 that served it, the
             number of its model, and why it fell back to the arm index, '' where it did not.
@@ -111,6 +113,7 @@ class Manifest:
     counts: Mapping[str, Mapping[str, int]]
     seconds: dict[str, float]
     prior: Mapping[str, Any] | None = None
+    slopes: Mapping[str, Any] | None = None
     model: str | None = None
     runner: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -36,7 +36,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from pipelines.buckets import JobRecord, ReadTables, WriteTables
 from pipelines.candidates import RetrieveCandidates
 from pipelines.cluster_rewards import RollUpClusterRewards
-from pipelines.evidence import EvidenceSource, plan_evidence, store_item_rates
+from pipelines.evidence import EvidenceSource, fit_books, plan_evidence, store_item_rates
 from pipelines.feed import RerankFeed
 from pipelines.manifests import Manifest, Tables
 from pipelines.object_stores import without_secrets
@@ -160,6 +160,7 @@ def run_plan(
     sums = [pa.Table.from_pylist(b["sums"], PRIOR_SUMS.arrow) for b in learned.books]
     prior = fit_prior(sums, plan.config.prior)  # over all users, in bucket order
     stored["ITEM_RATES"] = store_item_rates(plan, stored.pop("ITEM_RATES", ()))
+    slopes = None
     if plan.kind != "bootstrap":
         until = run.until if plan.kind == "night" else "rewards"
         fits = Fits(prior, plan_evidence(plan, stored))
@@ -170,6 +171,7 @@ def run_plan(
         chosen = run_job(plan, run, f"2-choose-{until}", choose)
         stored |= chosen.tables
         books.append(chosen)
+        slopes = fit_books(plan, chosen.books)
 
     if serves:
 
@@ -184,7 +186,7 @@ def run_plan(
     retrieval = {name: arm.to_json() for name, arm in serving.items()} or plan.given_retrieval
     used = sorted({how["model"] for how in retrieval.values() if how["model"] is not None})
     model = ", ".join(map(str, used)) or None
-    draft = replace(draft, head=head, retrieval=retrieval, model=model)
+    draft = replace(draft, head=head, retrieval=retrieval, model=model, slopes=slopes)
     draft.seconds["all"] = round(time.perf_counter() - started, 3)
     published = warehouse.publish(draft, expected_head, erasures=plan.erasures)
     if head:

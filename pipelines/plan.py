@@ -23,6 +23,7 @@ from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import ints
 from profiling.tables import TOPICS, VECTOR
+from selection.evidence import Slopes
 
 EPOCH = dt.date(1970, 1, 1)
 # Facts once published: carried over, never redrawn.
@@ -60,6 +61,7 @@ class NightPlan:
         nearby: Tables of single nights that the steps need: draws that may still be shown or
             closed, the feeds that showed them, and the parent's outcomes.
         past_outcomes: OUTCOMES of the ancestors within `evidence.days`.
+        slopes: Of the evidence, as the parent fitted them; None: as configured.
         catalogue: Files of ITEMS and TOPICS.
         given: Tables that were served already and are carried over as they are.
         given_retrieval: How, as in the manifest that served them.
@@ -78,6 +80,7 @@ class NightPlan:
     state: Tables
     nearby: Tables
     past_outcomes: tuple[StoredFile, ...]
+    slopes: Slopes | None
     catalogue: Tables
     given: Tables
     given_retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -163,6 +166,7 @@ def plan_night(  # noqa: PLR0913 (one keyword a decision)
         past_outcomes=_files(
             [m for m in chain if m.cutoff > cutoff - config.evidence.days * DAY_US], "OUTCOMES"
         ),
+        slopes=Slopes(**parent.slopes) if parent and parent.slopes else None,
         catalogue=catalogue,
         given={} if given is None else {n: f for n, f in given.tables.items() if n in SERVED},
         given_retrieval={} if given is None else given.retrieval,

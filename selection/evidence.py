@@ -7,9 +7,11 @@ items j around q with the sums (V_j, I_j) of ITEM_RATES, and the prior's m and m
 
     w_i = x_i max(0, cos(e_q, e_i))^2       h = (sum_i w_i y_i + 1 m_u) / (sum_i w_i + 1), i != q
     g_j = (V_j + 10 m) / (I_j + 10)         G = mean of g_j over the 20 items nearest to q
-    p = sigmoid(logit h + .7 (logit G - mean of logit G over the user's queries on the surface))
+    p = sigmoid(logit m_u + a (logit h - logit m_u)
+                          + b (logit G - mean of logit G over the user's queries on the surface))
 
-and a cluster with V_c of n_c impressions has r_c = (V_c + 20 p_c) / (n_c + 20). All sums are
+where the slopes a and b are fitted over all users (`selection.evidence_slopes`; in the design 1 and
+.7), and a cluster with V_c of n_c impressions has r_c = (V_c + 20 p_c) / (n_c + 20). All sums are
 decayed to the cut-off. Engagements without an impression are in none of them: they would be
 positives without their negatives. Nor is an impression that is not ripe: its "no" may become "yes".
 Nor, in h, is the impression of q itself: it was liked, or q would be no query, and one success is
@@ -67,8 +69,17 @@ class EvidenceConfig:
     neighbours: int = option(
         20, "items around a query whose rates are averaged (found on films and jokes)", low=1
     )
+    own_weight: float = option(
+        1.0, "slope a of the log odds of h, before any is fitted (the design's)", low=0, high=8
+    )
     item_weight: float = option(
-        0.7, "exponent of the odds of G beside those of h (found on films and jokes)", low=0, high=8
+        0.7, "slope b of the log odds of G, before any is fitted (films and jokes)", low=0, high=8
+    )
+    slope_strength: float = option(
+        500.0,
+        "impressions that these two are worth to the fit over all users; .inf keeps them as they "
+        "are (ours)",
+        low=0,
     )
     strength: float = option(
         20.0, "impressions that p is worth to a cluster (found on films and jokes)", low=0.01
@@ -76,6 +87,23 @@ class EvidenceConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """How far the parts of the evidence are trusted.
+
+    Attributes:
+        own: a, of h.
+        item: b, of G.
+        users: That they were fitted on; 0: as configured.
+        weight: Of those users' impressions, decayed.
+    """
+
+    own: float
+    item: float
+    users: int = 0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +117,7 @@ class EvidenceInputs:
         neighbours: (n, k) int64, the items nearest to each item of the catalogue, as rows of it;
             -1 where there are no more.
         config: Options.
+        slopes: As fitted the night before; None: as configured.
     """
 
     arms: frozenset[str]
@@ -96,6 +125,7 @@ class EvidenceInputs:
     item_rates: pa.Table
     neighbours: IntArray
     config: EvidenceConfig = field(default_factory=EvidenceConfig)
+    slopes: Slopes | None = None
 
 
 @dataclass(frozen=True)
@@ -165,17 +195,19 @@ def weigh_evidence(
         value_range: (lo, hi) of an outcome's value.
     """
     config, sizes = inputs.config, np.diff(groups.bounds)
+    slopes = inputs.slopes or Slopes(config.own_weight, config.item_weight)
     mine = np.isin(groups.arms, sorted(inputs.arms))
     used = np.repeat(mine, sizes)
-    shown = _shown_items(groups, inputs.outcomes, items, mine, now, half_life_days, value_range)
+    shown = shown_items(groups, inputs.outcomes, items, mine, now, half_life_days, value_range)
     own = own_evidence(groups, shown, items, config)
     item = item_evidence(groups, inputs, items, now, half_life_days)
-    odds = _logit(item)
+    odds, mean = logit(item), logit(groups.user_mean)
     first = np.repeat(groups.bounds[:-1], sizes)
     above = odds - odds[first]
     centre = np.repeat(_mean(above, groups.bounds), sizes)
-    total = _logit(own) + config.item_weight * (above - centre)  # below: exactly h at no lean
-    p = np.where(above == centre, own, 1.0 / (1.0 + np.exp(-total)))
+    total = mean + slopes.own * (logit(own) - mean) + slopes.item * (above - centre)
+    nothing = (own == groups.user_mean) & (above == centre)  # then exactly m_u
+    p = np.where(nothing, groups.user_mean, 1.0 / (1.0 + np.exp(-total)))
     unused = np.where(used, 0.0, np.nan)
     return Evidence(used, own + unused, item + unused, p + unused, config.strength)
 
@@ -196,7 +228,7 @@ class ShownItems(NamedTuple):
     values: FloatArray
 
 
-def _shown_items(
+def shown_items(
     groups: QueryGroups,
     outcomes: pa.Table,
     items: Items,
@@ -319,6 +351,7 @@ def _mean(values: FloatArray, bounds: IntArray) -> FloatArray:
     return np.asarray(np.add.reduceat(values, bounds[:-1]) / np.diff(bounds))
 
 
-def _logit(rates: FloatArray) -> FloatArray:
+def logit(rates: FloatArray) -> FloatArray:
+    """Log odds, (n,) float64 to the same; rates are held a little from 0 and 1."""
     held = np.clip(rates, _LEAST, 1.0 - _LEAST)
     return np.asarray(np.log(held / (1.0 - held)))

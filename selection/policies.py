@@ -7,6 +7,7 @@
 | reward | `max(reward, eps)^beta` |
 | reward_importance | `max(reward, eps)^beta * importance^gamma` |
 | reward_odds | `(y / (1 - y))^beta`, y the posterior mean held to [eps, 1 - eps] |
+| odds_importance | `(y / (1 - y))^beta * importance^gamma` |
 | thompson | share of M posterior draws in which the cluster is among the best k |
 
 Importance enters as the share of the user's sum on the surface. Where a user has no record on a
@@ -33,7 +34,10 @@ from profiling.schema import FloatArray, IntArray, floats, ints
 from selection.conditional_poisson import hash_of, uniform_of
 from selection.sampling import stream_states
 
-POLICIES = ("counts", "importance", "reward", "reward_importance", "reward_odds", "thompson")
+POLICIES = (
+    *("counts", "importance", "reward", "reward_importance"),
+    *("reward_odds", "odds_importance", "thompson"),
+)
 _POSTERIOR = 4  # what a hash of a key is for; 1 to 3 are those of sampling
 _ATTEMPTS = 64  # of rejection sampling, each accepted with probability > .95
 
@@ -140,9 +144,20 @@ def _reward_importance(
 def _reward_odds(
     rows: pa.Table, offsets: IntArray, config: SelectionConfig, _: UIntArray
 ) -> FloatArray:
+    return _or_counts(_odds(rows, config), rows, offsets)
+
+
+def _odds_importance(
+    rows: pa.Table, offsets: IntArray, config: SelectionConfig, _: UIntArray
+) -> FloatArray:
+    odds = _odds(rows, config)
+    return np.asarray(odds * _shares(floats(rows, "importance"), offsets) ** config.gamma)
+
+
+def _odds(rows: pa.Table, config: SelectionConfig) -> FloatArray:
     a, b = floats(rows, "posterior_a"), floats(rows, "posterior_b")
     mean = np.clip(a / (a + b), config.eps, 1.0 - config.eps)
-    return _or_counts((mean / (1.0 - mean)) ** config.beta, rows, offsets)
+    return np.asarray((mean / (1.0 - mean)) ** config.beta)
 
 
 def _thompson(
@@ -168,6 +183,7 @@ _WEIGHTS: dict[str, _Policy] = {
     "reward": _reward,
     "reward_importance": _reward_importance,
     "reward_odds": _reward_odds,
+    "odds_importance": _odds_importance,
     "thompson": _thompson,
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,8 @@ from profiling.tables import ENGAGEMENTS, HISTORY, PAST_PROFILES, PROFILES
 from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
 from selection.cluster_tallies import roll_up_tallies
 from selection.draws import close_draws, draws_of
-from selection.evidence import EvidenceInputs
+from selection.evidence import EvidenceInputs, Slopes
+from selection.evidence_slopes import fit_slopes, slope_sums
 from selection.experiments import NO_ARM, fit_arms
 from selection.item_rates import add_item_rates, tally_item_rates
 from selection.outcomes import OutcomeConfig
@@ -71,6 +73,7 @@ class LoopState:
     outcomes: tuple[pa.Table, ...] = ()
     queries: pa.Table = field(default_factory=QUERIES.empty)
     cutoffs: tuple[int, ...] = ()
+    slopes: Slopes | None = None
 
     @property
     def parent_cutoff(self) -> int | None:
@@ -156,11 +159,20 @@ def learn(loop: Loop, state: LoopState, shown: Shown, night: int) -> LoopState:
         item_rates=_item_rates(loop, state, outcomes),
         outcomes=(*state.outcomes, outcomes)[-config.evidence.days :],
         cutoffs=(*state.cutoffs, now),
+        slopes=state.slopes,
     )
 
 
-def choose(loop: Loop, state: LoopState, night: int) -> tuple[pa.Table, pa.Table]:
-    """CLUSTER_REWARDS and QUERIES of `night`: the second pass of step 3, and step 4."""
+class Chosen(NamedTuple):
+    """CLUSTER_REWARDS and QUERIES of a night, and what it fitted for the next one."""
+
+    cluster_rewards: pa.Table
+    queries: pa.Table
+    slopes: Slopes
+
+
+def choose(loop: Loop, state: LoopState, night: int) -> Chosen:
+    """The second pass of step 3, and step 4, of `night`."""
     config, now = loop.config, cutoff_of(day_of(night))
     tallies = roll_up_tallies(
         state.rewards,
@@ -178,13 +190,11 @@ def choose(loop: Loop, state: LoopState, night: int) -> tuple[pa.Table, pa.Table
         actions=config.actions,
         evidence=_evidence(loop, state),
     )
+    surfaces, value_range = config.surfaces, config.outcomes.value_range
     rolled = roll_up_cluster_rewards(
-        inputs,
-        config.rewards,
-        now=now,
-        surfaces=config.surfaces,
-        value_range=config.outcomes.value_range,
+        inputs, config.rewards, now=now, surfaces=surfaces, value_range=value_range
     )
+    sums = slope_sums(inputs, config.rewards, now=now, surfaces=surfaces, value_range=value_range)
     queries = select_queries(
         rolled,
         loop.items,
@@ -193,7 +203,7 @@ def choose(loop: Loop, state: LoopState, night: int) -> tuple[pa.Table, pa.Table
         seed=config.seed,
         salt=config.draw_salt,
     )
-    return rolled, queries
+    return Chosen(rolled, queries, fit_slopes(sums, config.evidence))
 
 
 def day_of(night: int) -> dt.date:
@@ -219,6 +229,7 @@ def _evidence(loop: Loop, state: LoopState) -> EvidenceInputs | None:
         state.item_rates,
         loop.neighbours,
         loop.config.evidence,
+        state.slopes,
     )
 
 

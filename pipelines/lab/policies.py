@@ -43,8 +43,8 @@ NAMED = {
         SelectionConfig(policy="thompson"), "share of posterior draws among the best"
     ),
     "evidence": NamedPolicy(
-        SelectionConfig(policy="reward_odds", prior="evidence", beta=4.0),
-        "odds of the reward^4, leaning on evidence",
+        SelectionConfig(policy="odds_importance", prior="evidence", beta=4.0),
+        "odds of the reward^4 times importance, leaning on evidence",
     ),
     "thompson_evidence": NamedPolicy(
         SelectionConfig(policy="thompson", prior="evidence"), "thompson, leaning on evidence"

@@ -145,9 +145,9 @@ def replay(
         if policy == ORACLE:
             asked = _oracle(universe, seen, state.profiles, options)
         else:
-            _, queries = choose(loop, state, night)
-            queries = _of_users(queries, universe.user_ids[left > 0])
-            state = replace(state, queries=queries)
+            chosen = choose(loop, state, night)
+            queries = _of_users(chosen.queries, universe.user_ids[left > 0])
+            state = replace(state, queries=queries, slopes=chosen.slopes)
             drawn.append(queries)
             asked = _asked(universe, queries)
         places = universe.bring(seen, asked, options.per_query)

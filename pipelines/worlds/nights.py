@@ -8,7 +8,7 @@ every draw was made from.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -19,7 +19,8 @@ from pipelines.worlds.planted import ACTIONS, START, SURFACE, People, nearest_pl
 from profiling.schema import FloatArray, IntArray, floats, group_offsets, ints
 from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
 from selection.cluster_tallies import roll_up_tallies
-from selection.evidence import EvidenceConfig, EvidenceInputs
+from selection.evidence import EvidenceConfig, EvidenceInputs, Slopes
+from selection.evidence_slopes import fit_slopes, slope_sums
 from selection.experiments import NO_ARM, fit_arms
 from selection.item_rates import add_item_rates, tally_item_rates
 from selection.off_policy import LoggedNight
@@ -62,7 +63,8 @@ def play_nights(people: People, loop: Loop, nights: int) -> Iterator[PlayedNight
         ripe = number - 1 - people.rules.delay
         if ripe >= 0:
             known = _learn(waiting[ripe], known, people, loop, number)
-        state = _roll_up(profiles, known, people, loop, number, neighbours)
+        state, slopes = _roll_up(profiles, known, people, loop, number, neighbours)
+        known = replace(known, slopes=slopes)
         log = _select(state, people, loop, number)
         outcomes, closed = people.serve(log.queries, number)
         waiting.append((outcomes, closed))
@@ -76,6 +78,7 @@ class Known:
     rewards: pa.Table
     item_rates: pa.Table
     outcomes: tuple[pa.Table, ...]
+    slopes: Slopes | None = None
 
 
 def _learn(
@@ -95,7 +98,7 @@ def _learn(
     arms = fit_arms(ints(outcomes, "user_id"), None)
     part = tally_item_rates(outcomes, arms, loop.rewards, value_range=value_range)
     rates = add_item_rates(known.item_rates, [part], loop.rewards, parent_cutoff=parent)
-    return Known(rewards, rates, (*known.outcomes, outcomes)[-loop.evidence.days :])
+    return Known(rewards, rates, (*known.outcomes, outcomes)[-loop.evidence.days :], known.slopes)
 
 
 def _roll_up(
@@ -105,7 +108,7 @@ def _roll_up(
     loop: Loop,
     number: int,
     neighbours: IntArray | None,
-) -> pa.Table:
+) -> tuple[pa.Table, Slopes]:
     now, surfaces = _cutoff(number), [SURFACE]
     tallies = roll_up_tallies(
         known.rewards, profiles, people.items, loop.rewards, now=now, surfaces=surfaces
@@ -115,15 +118,15 @@ def _roll_up(
     if neighbours is not None:
         outcomes = pa.concat_tables([OUTCOMES.empty(), *known.outcomes])
         evidence = EvidenceInputs(
-            frozenset({NO_ARM}), outcomes, known.item_rates, neighbours, loop.evidence
+            frozenset({NO_ARM}), outcomes, known.item_rates, neighbours, loop.evidence, known.slopes
         )
-    return roll_up_cluster_rewards(
-        RollUpInputs(profiles, known.rewards, people.items, prior, ACTIONS, evidence=evidence),
-        loop.rewards,
-        now=now,
-        surfaces=surfaces,
-        value_range=people.rules.value_range,
+    inputs = RollUpInputs(profiles, known.rewards, people.items, prior, ACTIONS, evidence=evidence)
+    values = people.rules.value_range
+    rolled = roll_up_cluster_rewards(
+        inputs, loop.rewards, now=now, surfaces=surfaces, value_range=values
     )
+    sums = slope_sums(inputs, loop.rewards, now=now, surfaces=surfaces, value_range=values)
+    return rolled, fit_slopes(sums, loop.evidence)
 
 
 def _select(state: pa.Table, people: People, loop: Loop, number: int) -> LoggedNight:

@@ -22,7 +22,8 @@ from retrieval.index.exact import ExactIndex
 from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards
 from selection.cluster_tallies import roll_up_tallies
 from selection.draws import draws_of
-from selection.evidence import EvidenceInputs
+from selection.evidence import EvidenceInputs, Slopes
+from selection.evidence_slopes import fit_slopes, slope_sums
 from selection.experiments import fit_arms
 from selection.item_rates import add_item_rates, tally_item_rates
 from selection.outcomes import OutcomeInputs, attribute_outcomes
@@ -41,6 +42,7 @@ class NightTwin:
     cutoffs: list[int] = field(default_factory=list)
     queries: list[pa.Table] = field(default_factory=list)
     closed: list[pa.Table] = field(default_factory=list)
+    slopes: Slopes | None = None
 
     def table(self, name: str) -> pa.Table:
         return self.tables.get(name, SCHEMAS[name].empty())
@@ -115,14 +117,14 @@ class NightTwin:
         served = made["PROFILES"].filter(
             pa.array(made["PROFILES"]["as_of"].cast(pa.int64()).to_numpy() >= since)
         )
-        rolled = roll_up_cluster_rewards(
-            RollUpInputs(
-                profiles=served, rewards=rewards, items=self.items, prior=prior,
-                actions=config.actions, experiment=config.experiment,
-                evidence=self._evidence(item_rates),
-            ),
-            config.rewards, now=now, surfaces=config.surfaces, value_range=values,
+        inputs = RollUpInputs(
+            profiles=served, rewards=rewards, items=self.items, prior=prior,
+            actions=config.actions, experiment=config.experiment,
+            evidence=self._evidence(item_rates),
         )  # fmt: skip
+        how = {"now": now, "surfaces": config.surfaces, "value_range": values}
+        rolled = roll_up_cluster_rewards(inputs, config.rewards, **how)
+        self.slopes = fit_slopes(slope_sums(inputs, config.rewards, **how), config.evidence)
         return {"REWARDS": rewards, "ITEM_RATES": item_rates, "CLUSTER_REWARDS": rolled}
 
     def _evidence(self, item_rates: pa.Table) -> EvidenceInputs:
@@ -132,7 +134,7 @@ class NightTwin:
         around = np.argsort(-near.round(6), axis=1, kind="stable")
         return EvidenceInputs(
             arms, pa.concat_tables(self.closed), item_rates,
-            around[:, : self.config.evidence.neighbours], self.config.evidence,
+            around[:, : self.config.evidence.neighbours], self.config.evidence, self.slopes,
         )  # fmt: skip
 
     def _serve(self, made: dict[str, pa.Table], date: dt.date) -> dict[str, pa.Table]:

@@ -115,9 +115,13 @@ def test_the_beam_night_equals_its_twin(loop: tuple[Warehouse, list[Manifest]]) 
         made = twin.night(day(i), pa.concat_tables([engagements_table(i, i), did]), shown)
         for name, table in made.items():
             assert_same_rows(name, warehouse.read(name, manifest), table)
+        assert (manifest.slopes["own"], manifest.slopes["item"]) == pytest.approx(
+            (twin.slopes.own, twin.slopes.item), abs=1e-8
+        )
         feed = made["FEED"]
         seen_outcomes += made["OUTCOMES"].num_rows
     assert seen_outcomes > 200
+    assert manifest.slopes["users"] > 10  # and they were the next night's
     assert made["CLUSTER_REWARDS"].num_rows > 60
 
 
