@@ -107,9 +107,10 @@ def replay_all(
     around = neighbours_of(universe.items, config.evidence.neighbours)
     runs = []
     for name in options.names:
+        selection = None if name == ORACLE else policy_named(name).selection
         for seed in range(options.seeds):
             note(f"{name}, seed {seed + 1} of {options.seeds}")
-            runs.append(replay(universe, around, name, config, options, seed=seed))
+            runs.append(replay(universe, around, name, selection, config, options, seed=seed))
     return runs
 
 
@@ -122,14 +123,18 @@ def replay(
     universe: Universe,
     neighbours: IntArray,
     policy: str,
+    selection: SelectionConfig | None,
     config: NightConfig,
     options: ReplayOptions,
     *,
     seed: int,
 ) -> Replayed:
-    """One policy with one seed; arguments as in `replay_all`."""
-    selection = SelectionConfig() if policy == ORACLE else policy_named(policy).selection
-    selection = replace(selection, queries=options.queries)
+    """One policy with one seed; arguments as in `replay_all`.
+
+    `policy` only names it; `selection` is what it does, None: the oracle.
+    """
+    oracle = selection is None
+    selection = replace(selection or SelectionConfig(), queries=options.queries)
     loop = Loop(
         universe.items, loop_config(config, selection, seed), neighbours, options.start_counts
     )
@@ -142,7 +147,7 @@ def replay(
     for night in range(nights):
         state = learn(loop, state, day, night)
         left = np.bincount(universe.users_of[~seen], minlength=u)
-        if policy == ORACLE:
+        if oracle:
             asked = _oracle(universe, seen, state.profiles, options)
         else:
             chosen = choose(loop, state, night)
@@ -153,7 +158,7 @@ def replay(
         places = universe.bring(seen, asked, options.per_query)
         draws, _ = np.nonzero(places >= 0)
         found = places[places >= 0]
-        day = _shown(universe, found, options.liked_from, None if policy == ORACLE else draws)
+        day = _shown(universe, found, options.liked_from, None if oracle else draws)
         seen[found] = True
         users = universe.users_of[found]
         values[night] = np.bincount(users, universe.known.values[found], minlength=u)

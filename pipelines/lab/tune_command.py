@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,23 +11,34 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.config import NightConfig
 from pipelines.lab.asked import MEANING, policy_asked
 from pipelines.lab.evaluate_command import (
     FirstOption,
     LastOption,
     period_asked,
 )
+from pipelines.lab.inputs import read_universe
 from pipelines.lab.period import sum_period
 from pipelines.lab.shaped import shape_of
-from pipelines.lab.tuning import Point, TuneConfig, tune_policy
-from pipelines.night_options import WarehouseOption, check_format
+from pipelines.lab.tuning import Point, TuneConfig, in_replay, in_world, tune_policy
+from pipelines.lab.universe import Universe
+from pipelines.night_options import check_format
+from pipelines.progress import told
+from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
 from pipelines.yaml_options import load_options
 
 
 def lab_tune(  # noqa: PLR0913 (one option a decision)
-    warehouse: WarehouseOption,
-    policy: Annotated[str, typer.Option(help=f"{MEANING}; the log's own")] = "",
+    warehouse: Annotated[
+        str | None, typer.Option("--warehouse", "-w", help="play in a world of its log's shape")
+    ] = None,
+    items: Annotated[str | None, typer.Option(help="replay: as of `lab replay`")] = None,
+    outcomes: Annotated[str | None, typer.Option(help="replay: as of `lab replay`")] = None,
+    start: Annotated[str | None, typer.Option(help="replay: as of `lab replay`")] = None,
+    kuairec: Annotated[Path | None, typer.Option(help="replay KuaiRec's cut")] = None,
+    policy: Annotated[str, typer.Option(help=f"{MEANING}; the log's own, or the default")] = "",
     first: FirstOption = None,
     last: LastOption = None,
     config: Annotated[Path | None, typer.Option(help="YAML with what is tried")] = None,
@@ -36,40 +46,73 @@ def lab_tune(  # noqa: PLR0913 (one option a decision)
     seed: Annotated[int | None, typer.Option(help="the configuration's by default")] = None,
     format: Annotated[str, typer.Option(help="table or json")] = "table",
 ) -> None:
-    """Vary each option of a policy in a world of the log's own shape, and print the curves."""
+    """Vary each option of a policy, by replay or in a world of a log's shape; print the curves."""
     check_format(format)
     tried = TuneConfig()
     if config is not None:
         tried = load_options(TuneConfig, config.read_text(), str(config))[0]
     if users is not None:
         tried = replace(tried, users=users)
-    opened = Warehouse.open(warehouse)
-    period = period_asked(opened, first, last, allow_gap=False)
-    night = period.selection
-    selection = policy_asked(policy, night) if policy else None
-    shape = shape_of(opened, period, sum_period(opened, period, [None]))
-    console = Console(stderr=True)
-    points = tune_policy(
-        shape.rules,
-        night if selection is None else selection,
-        tried,
-        seed=period.nights[-1].seed if seed is None else seed,
-        note=lambda text: console.print(text, style="dim") if sys.stderr.isatty() else None,
-    )
+    given = [x is not None for x in (warehouse, outcomes, kuairec)]
+    if sum(given) != 1 or (outcomes is not None and None in (items, start)):
+        raise ValueError(
+            "give --warehouse; or --items, --outcomes and --start of a replay; or --kuairec"
+        )
+    night, where = NightConfig(), {}
+    if warehouse is not None:
+        opened = Warehouse.open(warehouse)
+        period = period_asked(opened, first, last, allow_gap=False)
+        night = replace(night, selection=period.selection)
+        shape = shape_of(opened, period, sum_period(opened, period, [None]))
+        where = asdict(shape)
+        seed = period.nights[-1].seed if seed is None else seed
+        play = in_world(shape.rules, tried, seed)
+    else:
+        universe = _universe(items, outcomes, start, kuairec)
+        where = {"users": len(universe.user_ids), "outcomes": len(universe.known.rows)}
+        play = in_replay(universe, tried)
+    if policy:
+        asked = policy_asked(policy, night.selection)
+        night = night if asked is None else replace(night, selection=asked)
+    with told() as note:
+        points = tune_policy(play, night, tried, seed=seed or 0, note=note)
     if format == "json":
         rows = [asdict(point) for point in points]
-        print(json.dumps({"shape": asdict(shape), "config": asdict(tried), "rows": rows}))
+        print(json.dumps({"shape": where, "config": asdict(tried), "rows": rows}))
     else:
-        print_curves(points, asdict(shape), Console(highlight=False))
+        print_curves(points, where, wide_console(), replayed=warehouse is None)
 
 
-def print_curves(points: list[Point], shape: dict[str, Any], console: Console) -> None:
+def _universe(
+    items: str | None, outcomes: str | None, start: str | None, kuairec: Path | None
+) -> Universe:
+    if kuairec is None:
+        assert items is not None
+        assert outcomes is not None
+        assert start is not None
+        return read_universe(items, outcomes, start)
+    from pipelines.lab.kuairec import KuaiRecOptions, kuairec_universe
+
+    return kuairec_universe(kuairec, KuaiRecOptions())
+
+
+def print_curves(
+    points: list[Point], where: dict[str, Any], console: Console, *, replayed: bool
+) -> None:
     """Every value of every option: the curve, not only its best."""
-    console.width = max(console.width, 100)
-    said = ", ".join(f"{name} {_rounded(value)}" for name, value in shape.items())
-    console.print(f"in a world of the log's shape: {said}")
+    said = ", ".join(f"{name} {_rounded(value)}" for name, value in where.items())
+    world = "in a replay of" if replayed else "in a world of the log's shape:"
+    console.print(f"{world} {said}")
     table = Table(box=None, pad_edge=False)
-    for column in ("option", "value", "per draw", "95 %", "uplift %", "95 %", ""):
+    for column in (
+        "option",
+        "value",
+        "per item" if replayed else "per draw",
+        "95 %",
+        "uplift %",
+        "95 %",
+        "",
+    ):
         table.add_column(column, justify="left" if column == "option" else "right")
     for p in points:
         gain = p.uplift

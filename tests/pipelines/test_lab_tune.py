@@ -7,25 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipelines.config import NightConfig
 from pipelines.lab.period import find_period, sum_period
 from pipelines.lab.shaped import shape_of
-from pipelines.lab.tuning import TuneConfig, tune_policy
+from pipelines.lab.tuning import TuneConfig, in_world, tune_policy
 from pipelines.worlds.nights import Loop, best_share, play_nights
 from pipelines.worlds.planted import START, WORLDS, People
 from pipelines.worlds.stored import config_of_world, store_nights
 from selection.policies import SelectionConfig
 
 TRIED = TuneConfig(
-    users=120, nights=3, first=1, beta=(4.0,), floor=(), half_life_days=(7.0,),
+    users=120, nights=3, first=1, beta=(4.0,), gamma=(), floor=(), half_life_days=(7.0,),
     prior_strength=(20.0,), prior=("evidence",),
 )  # fmt: skip
 
 
 def test_every_value_is_on_the_curve_beside_the_policy_as_it_is() -> None:
-    points = tune_policy(WORLDS["stationary"], SelectionConfig(), TRIED, seed=2)
+    world = in_world(WORLDS["stationary"], TRIED, seed=2)
+    points = tune_policy(world, NightConfig(), TRIED, seed=2)
     assert [(p.option, p.value, p.as_it_is) for p in points] == [
         ("as it is", "", True),
         ("beta", 2.0, True), ("beta", 4.0, False),
+        ("gamma", 1.0, True),
         ("floor", 0.05, True),
         ("prior", "average", True), ("prior", "evidence", False),
         ("half_life_days", 7.0, False), ("half_life_days", 30.0, True),
@@ -35,16 +38,18 @@ def test_every_value_is_on_the_curve_beside_the_policy_as_it_is() -> None:
         assert p.mean.low < p.mean.value < p.mean.high
         assert not p.as_it_is or p.uplift.low == p.uplift.high == 0.0
     assert any(p.uplift.low < p.uplift.high for p in points)
-    assert points == tune_policy(WORLDS["stationary"], SelectionConfig(), TRIED, seed=2)
+    assert points == tune_policy(world, NightConfig(), TRIED, seed=2)
 
 
 def test_a_sharper_policy_finds_the_best_interests_in_the_curve_too() -> None:
-    tried = replace(TRIED, beta=(), floor=(1.0,), half_life_days=(), prior_strength=(), prior=())
+    tried = replace(
+        TRIED, beta=(), gamma=(), floor=(1.0,), half_life_days=(), prior_strength=(), prior=()
+    )
     tried = replace(tried, users=300, nights=6, first=3)
     sharp = SelectionConfig(policy="reward_odds", beta=4.0, floor=0.0)
-    even = next(
-        p for p in tune_policy(WORLDS["stationary"], sharp, tried, seed=2) if p.value == 1.0
-    )
+    world = in_world(WORLDS["stationary"], tried, seed=2)
+    points = tune_policy(world, replace(NightConfig(), selection=sharp), tried, seed=2)
+    even = next(p for p in points if p.option == "floor" and p.value == 1.0)
     assert even.uplift.high < 0.0
 
 

@@ -17,7 +17,7 @@ from pipelines.cli import app
 from pipelines.config import NightConfig, render_config
 from pipelines.lab.loop import ACTION, day_of, loop_config
 from pipelines.lab.policies import policy_named
-from pipelines.lab.replay import Replayed, ReplayOptions, neighbours_of, replay
+from pipelines.lab.replay import ORACLE, Replayed, ReplayOptions, neighbours_of, replay
 from pipelines.lab.replay_measures import concentration, policy_rows, summarise
 from pipelines.lab.universe import Asked, Universe
 from pipelines.landing import land
@@ -75,7 +75,9 @@ def universe() -> Universe:
 
 def run(universe: Universe, policy: str, seed: int = 0, **options: Any) -> Replayed:
     around = neighbours_of(universe.items, CONFIG.evidence.neighbours)
-    return replay(universe, around, policy, CONFIG, replace(OPTIONS, **options), seed=seed)
+    selection = None if policy == ORACLE else policy_named(policy).selection
+    how = replace(OPTIONS, **options)
+    return replay(universe, around, policy, selection, CONFIG, how, seed=seed)
 
 
 # Against the night
@@ -369,3 +371,31 @@ def test_a_summary_needs_no_user_to_be_shown_anything(universe: Universe) -> Non
     options = ReplayOptions(("counts",), nights=1, seeds=1)
     found = summarise([quiet], options, users=1)
     assert found["rows"][0]["mean"] is None
+
+
+def test_options_are_tuned_by_replay(files: dict[str, str], tmp_path: Path) -> None:
+    tried = tmp_path / "tried.yaml"
+    tried.write_text(
+        "nights: 2\nfirst: 0\nseeds: 1\nbeta: [1, 2]\nhalf_life_days: []\nfloor: [1]\n"
+    )
+    args = [part for name, path in files.items() for part in (f"--{name}", path)]
+    said = CliRunner().invoke(
+        app, ["lab", "tune", *args, "--config", str(tried), "--format", "json"]
+    )
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    assert found["shape"] == {"users": N_USERS, "outcomes": 30 * N_USERS}
+    rows = {(row["option"], row["value"]): row for row in found["rows"]}
+    own = json.loads(
+        call(files, "--policies", "reward_importance,uniform", "--format", "json").stdout
+    )
+    means = {row["policy"]: row["mean"] for row in own["rows"]}
+    assert rows["beta", 2.0]["mean"]["value"] == pytest.approx(means["reward_importance"], rel=0.02)
+    assert rows["beta", 2.0]["uplift"]["value"] == 0.0
+    assert rows["floor", 1.0]["mean"]["value"] == pytest.approx(means["uniform"], rel=0.02)
+
+
+def test_tuning_wants_one_place_to_play(files: dict[str, str]) -> None:
+    said = CliRunner().invoke(app, ["lab", "tune", "--outcomes", files["outcomes"]])
+    assert said.exit_code == 2
+    assert "give --warehouse; or --items" in said.output
