@@ -100,6 +100,7 @@ def print_curves(
     points: list[Point], where: dict[str, Any], console: Console, *, replayed: bool
 ) -> None:
     """Every value of every option: the curve, not only its best."""
+    console.width = max(console.width, 100)
     said = ", ".join(f"{name} {_rounded(value)}" for name, value in where.items())
     world = "in a replay of" if replayed else "in a world of the log's shape:"
     console.print(f"{world} {said}")
