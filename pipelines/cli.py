@@ -14,6 +14,7 @@ from pipelines.demo import DemoOptions, run_demo
 from pipelines.entry import add_quick, main, new_app
 from pipelines.evaluate.app import evaluating
 from pipelines.export.command import export
+from pipelines.failures import BeamCommand
 from pipelines.fingerprint import LATE_FILE_TABLES, compare, fingerprint
 from pipelines.health.command import after_night, health, report
 from pipelines.importers.command import clock, import_kuairand, import_tables
@@ -104,7 +105,7 @@ def tables(
     import_tables(Warehouse.open(warehouse), given, mapping)
 
 
-@app.command(context_settings=BEAM)
+@app.command(cls=BeamCommand, context_settings=BEAM)
 def night(  # noqa: PLR0913 (one option a decision)
     context: typer.Context,
     warehouse: WarehouseOption,

@@ -8,10 +8,11 @@ import os
 import re
 import sys
 import traceback
+from difflib import get_close_matches
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from pipelines.warehouse import PublishConflict
 
@@ -58,6 +59,26 @@ class CommandGroup(TyperGroup):
                 traceback.print_exc()
             print(f"queryloop: {message}", file=sys.stderr)
             raise typer.Exit(2) from None
+
+
+class BeamCommand(TyperCommand):
+    """A command whose unknown options go to Beam, but for those that misspell one of its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the command line."""
+        ours = [name for p in self.params for name in (*p.opts, *p.secondary_opts)]
+        for given in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
+            near = [] if given in ours else get_close_matches(given, ours, 1, cutoff=0.8)
+            if near and not known_to_beam(given):
+                ctx.fail(f"No such option: {given}. Did you mean {near[0]}?")
+        return super().parse_args(ctx, args)
+
+
+def known_to_beam(option: str) -> bool:
+    """Whether `--option` is one of Beam's."""
+    from pipelines.runner_options import RunnerOptions  # Beam takes a second to import
+
+    return option.lstrip("-").replace("-", "_") in RunnerOptions([]).get_all_options()
 
 
 def quiet_beam(quiet: bool) -> None:

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from importlib.metadata import version
 
 import apache_beam as beam
@@ -111,8 +112,11 @@ def check_beam_args(args: tuple[str, ...]) -> None:
         logging.disable(logging.NOTSET)
     runner = options.view_as(StandardOptions).runner or "FnApiRunner"
     if every - known and runner.endswith(("DirectRunner", "FnApiRunner")):
-        unknown = ", ".join(f"--{name}" for name in sorted(every - known))
-        raise ValueError(f"{unknown}: no option of `queryloop night`, nor of Beam; see --help")
+        unknown = sorted(every - known)
+        near = get_close_matches(unknown[0], known, 1)
+        cure = f"the nearest is --{near[0]}" if near else "see --help"
+        names = ", ".join(f"--{name}" for name in unknown)
+        raise ValueError(f"{names}: no option of `queryloop night`, nor of Beam; {cure}")
     for before, arg in zip(("", *args), args, strict=False):
         if not arg.startswith("-") and not before.startswith("-"):
             raise ValueError(f"{arg!r} belongs to no option; see `queryloop night --help`")

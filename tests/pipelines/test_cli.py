@@ -135,7 +135,11 @@ def records(warehouse: Path) -> list[str]:
             ["night", "-w", "{w}", "--date", day(2), "--until", "noon"],
             "rewards, queries, feed, got",
         ),
-        (["night", "-w", "{w}", "--date", day(2), "--untill", "feed"], "--untill: no option of"),
+        (["night", "-w", "{w}", "--date", day(2), "--colour", "red"], "--colour: no option of"),
+        (
+            ["night", "-w", "{w}", "--date", day(2), "--direct_num_worker", "2"],
+            "nor of Beam; the nearest is --direct_num_workers",
+        ),
         (["night", "-w", "{w}", "--date", day(2), "feed"], "'feed' belongs to no option"),
         (
             ["night", "-w", "{w}", "--date", day(2), "--direct_num_workers", "x"],
@@ -172,6 +176,15 @@ def test_a_command_that_cannot_be_run_says_why(
         (["night", "--date", "2024-03-01"], "Missing option '--warehouse'"),
         (["sql", "-w", "w", "--colour", "red", "FROM x"], "No such option: --colour"),
         (["init", "w", "--buckets", "many"], "Invalid value for '--buckets'"),
+        (["nigth"], "No such command 'nigth'. Did you mean 'night'"),
+        (["explian"], "Did you mean 'explain'"),
+        (["lab", "repaly"], "No such command 'repaly'. Did you mean 'replay'?"),
+        (["import", "tabels"], "Did you mean 'tables'?"),
+        (["status", "--jso"], "No such option: --jso (Possible options: --json)"),
+        (["sql", "-w", "w", "--dat", "2024-03-01"], "(Possible options: --date"),
+        (["night", "--warehous", "w", "--date", "2024-03-01"], "Did you mean --warehouse?"),
+        (["night", "-w", "w", "--untill=feed"], "No such option: --untill. Did you mean --until?"),
+        (["--debgu", "status"], "No such option: --debgu (Possible options: --debug)"),
     ],
 )
 def test_wrong_usage_is_told_with_the_usage(run: Run, words: list[str], said: str) -> None:
