@@ -1,4 +1,4 @@
-"""What a command says when it fails: one message with its cure, exit 2; with --debug all of it."""
+"""What a command says when it fails: one message with its cure; with --debug all of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import errno
 import logging
 import os
 import re
-import sys
-import traceback
-from difflib import get_close_matches
-from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-
-from pipelines.warehouse import PublishConflict
-
+# Exit codes; 1 is a command that ran and says no.
+REFUSED = 2
+FAULT = 70
+INTERRUPTED = 130
 # What a user can mend; anything else is a fault of ours and ends in its traceback.
-_MENDABLE = (ValueError, OSError, PublishConflict)
+_MENDABLE = (ValueError, OSError)
 _MENDABLE_NAMES = {
     *("ValueError", "ConfigError", "ArrowInvalid", "OSError", "FileNotFoundError"),
     *("FileExistsError", "PermissionError", "NotADirectoryError", "IsADirectoryError"),
@@ -44,43 +39,6 @@ _OF_CLUSTERS = {
 _RAISED = re.compile(r"(?:\w+\.)*(?P<kind>\w+): (?P<message>.+)")
 
 
-class CommandGroup(TyperGroup):
-    """The commands; a failure that the user can mend ends with its message alone."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was called."""
-        try:
-            return super().invoke(ctx)
-        except (*_MENDABLE, RuntimeError) as error:
-            message = failure_message(error)
-            if message is None:
-                raise
-            if ctx.params.get("debug"):
-                traceback.print_exc()
-            print(f"queryloop: {message}", file=sys.stderr)
-            raise typer.Exit(2) from None
-
-
-class BeamCommand(TyperCommand):
-    """A command whose unknown options go to Beam, but for those that misspell one of its own."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read the command line."""
-        ours = [name for p in self.params for name in (*p.opts, *p.secondary_opts)]
-        for given in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
-            near = [] if given in ours else get_close_matches(given, ours, 1, cutoff=0.8)
-            if near and not known_to_beam(given):
-                ctx.fail(f"No such option: {given}. Did you mean {near[0]}?")
-        return super().parse_args(ctx, args)
-
-
-def known_to_beam(option: str) -> bool:
-    """Whether `--option` is one of Beam's."""
-    from pipelines.runner_options import RunnerOptions  # Beam takes a second to import
-
-    return option.lstrip("-").replace("-", "_") in RunnerOptions([]).get_all_options()
-
-
 def quiet_beam(quiet: bool) -> None:
     """Whether runners keep the tracebacks that they log, and how they end, to themselves."""
     for name in ("apache_beam.runners", "apache_beam.utils.subprocess_server"):
@@ -96,7 +54,9 @@ def failure_message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return place + _with_cure(error.strerror)
-    if isinstance(error, _MENDABLE):
+    from pipelines.warehouse import PublishConflict  # Arrow takes a moment to import
+
+    if isinstance(error, (*_MENDABLE, PublishConflict)):
         return _with_cure(_WHERE.sub("", str(error)))
     for told, message in _OF_CLUSTERS.items():
         if told.search(str(error)):

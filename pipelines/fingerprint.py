@@ -10,7 +10,7 @@ dictionaries and the order of rows leave a digest as it is. Floats count by thei
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipelines.warehouse import Warehouse
 
 Run = tuple[Warehouse, Manifest]
 Files = Sequence[StoredFile]
+Tell = Callable[[int, int], None]
 BoolArray = npt.NDArray[np.bool_]
 
 # Which night closed an impression is all that late files may change (design, section 3).
@@ -66,13 +67,22 @@ class Difference:
         return f"{self.table} {text}" + (f": {self.detail}" if self.detail else "")
 
 
-def fingerprint(warehouse: Warehouse, manifest: Manifest) -> dict[str, str]:
-    """A digest per table of `manifest`: state as of that night, and what that night wrote."""
-    return {
-        name: digest_table(read_files(warehouse.root, name, files), name)
-        for name, files in sorted(manifest.tables.items())
-        if name in SCHEMAS
-    }
+def fingerprint(
+    warehouse: Warehouse, manifest: Manifest, tell: Tell = lambda done, of: None
+) -> dict[str, str]:
+    """A digest per table of `manifest`: state as of that night, and what that night wrote.
+
+    Args:
+        warehouse: Where.
+        manifest: The night.
+        tell: Called with how many tables are done, of how many.
+    """
+    names = [name for name in sorted(manifest.tables) if name in SCHEMAS]
+    found: dict[str, str] = {}
+    for name in names:
+        tell(len(found), len(names))
+        found[name] = digest_table(read_files(warehouse.root, name, manifest.tables[name]), name)
+    return found
 
 
 def digest_table(table: pa.Table, name: str) -> str:
@@ -93,6 +103,7 @@ def compare(
     *,
     tables: Sequence[str] | None = None,
     ignore: Mapping[str, tuple[str, ...]] = IGNORED,
+    tell: Tell = lambda done, of: None,
 ) -> list[Difference]:
     """Two runs, table by table: state as of the two nights, else all rows of their chains.
 
@@ -103,16 +114,20 @@ def compare(
         right: The other.
         tables: Which; all that either of the nights has, by default.
         ignore: Columns that may differ, by table.
+        tell: Called with how many tables are done, of how many.
     """
     names = tables if tables is not None else sorted(left[1].tables | right[1].tables)
+    names = [name for name in names if name in SCHEMAS]
     chains = left[0].chain(left[1]), right[0].chain(right[1])
     roots = left[0].root, right[0].root
-    return [
-        _worst([_compare_files(name, roots, pair, ignore.get(name, ())) for pair in pairs])
-        for name in names
-        if name in SCHEMAS
-        for pairs in [_pairs(name, *chains)]
-    ]
+    found: list[Difference] = []
+    for name in names:
+        tell(len(found), len(names))
+        pairs = _pairs(name, *chains)
+        found.append(
+            _worst([_compare_files(name, roots, pair, ignore.get(name, ())) for pair in pairs])
+        )
+    return found
 
 
 def compare_tables(

@@ -39,7 +39,9 @@ from pipelines.candidates import RetrieveCandidates
 from pipelines.cluster_rewards import RollUpClusterRewards
 from pipelines.evidence import EvidenceSource, fit_books, plan_evidence, store_item_rates
 from pipelines.feed import RerankFeed
+from pipelines.logs import tell
 from pipelines.manifests import Manifest, Tables
+from pipelines.night_options import UNTIL
 from pipelines.object_stores import without_secrets
 from pipelines.outcomes import AttributeOutcomes
 from pipelines.plan import NightPlan, open_items, package_version
@@ -53,6 +55,7 @@ from pipelines.settled import BringBackSettled, SetAsideSettled
 from pipelines.shuffle import IntoBuckets
 from pipelines.storage import exists, join, list_names, read_bytes, remove_files, remove_paths
 from pipelines.stored import read_files
+from pipelines.summary import tell_published
 from pipelines.warehouse import PublishConflict, Warehouse
 from pipelines.workers import check_endpoint
 from selection.outcomes import LAST_COLUMNS
@@ -64,7 +67,6 @@ LEARNED = (
 )  # fmt: skip
 CHOSEN = ("CLUSTER_REWARDS", "QUERIES")
 SERVED = ("ENCODINGS", "CANDIDATES", "FEED")
-UNTIL = ("rewards", "queries", "feed")
 STEPS = {
     "1": ("build_profiles", "attribute_outcomes", "tally_rewards", "write"),
     "2": ("roll_up_cluster_rewards", "select_queries", "write"),
@@ -193,6 +195,7 @@ def run_plan(
     draft = replace(draft, head=head, retrieval=retrieval, model=model, slopes=slopes)
     draft.seconds["all"] = round(time.perf_counter() - started, 3)
     published = warehouse.publish(draft, expected_head, erasures=plan.erasures)
+    tell_published(published)
     if head:
         remove_strays(warehouse, plan, published)
     remove_files(staged(plan))  # run again, the night is to be computed again
@@ -292,7 +295,8 @@ Build = Callable[[beam.Pipeline, NightPlan, str], None]
 def run_job(plan: NightPlan, run: RunOptions, name: str, build: Build) -> JobRecord:
     """Run one blocking job, or take up what a finished one left: its record is the resume point."""
     record, started = join(staged(plan), f"{name}.json"), time.perf_counter()
-    if not exists(record):
+    resumed = exists(record)
+    if not resumed:
         options = RunnerOptions(list(run.beam_args))
         if endpoint := options.view_as(PortableOptions).job_endpoint:
             check_endpoint(endpoint)
@@ -303,8 +307,10 @@ def run_job(plan: NightPlan, run: RunOptions, name: str, build: Build) -> JobRec
         with progress_bars(title, STEPS[name[0]], plan.buckets, show=run.progress):
             pipeline.run().wait_until_finish()
     try:
-        found = JobRecord.from_json(read_bytes(record))
-        return replace(found, clock=time.perf_counter() - started)
+        found, clock = JobRecord.from_json(read_bytes(record)), time.perf_counter() - started
+        about = {"night": plan.date, "kind": plan.kind, "job": name, "resumed": resumed}
+        tell("job", about=about | {"seconds": round(clock, 3)})
+        return replace(found, clock=clock)
     except FileNotFoundError:  # whoever published this very night removed it
         raise PublishConflict(
             f"another run of the night {plan.date} was published while this one ran; nothing of "

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import replace
 
-from pipelines.config import ConfigError, NightConfig, config_from_manifest, load_config
+from pipelines.config import NightConfig, config_from_manifest
+from pipelines.config_files import config_of
 from pipelines.manifests import Manifest
 from pipelines.night import RunOptions, run_plan
 from pipelines.plan import cutoff_of, date_of, plan_night
-from pipelines.spacing.inputs import spacing_of
-from pipelines.storage import exists, read_bytes
 from pipelines.warehouse import EVENT_TABLES, PublishConflict, Warehouse
 from profiling.decay import DAY_US
-from retrieval.spacing.classes import Spacing
 
 Report = Callable[[Manifest], None]
-
-
-def config_of(warehouse: Warehouse) -> NightConfig:
-    """The warehouse's configuration as it stands now: queryloop.yaml and spacing.yaml."""
-    if not exists(warehouse.config_path):
-        raise ValueError(
-            f"{warehouse.config_path} is gone; restore it, or take the defaults from a new "
-            "warehouse of `queryloop init`"
-        )
-    config = load_config(read_bytes(warehouse.config_path).decode(), warehouse.config_path)
-    if config.spacing != Spacing():
-        raise ConfigError(f"{warehouse.config_path}: spacing has its own file; move it there")
-    return replace(config, spacing=spacing_of(warehouse.root, config.feed.size))
 
 
 def run_night(

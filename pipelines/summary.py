@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.logs import tell
 from pipelines.manifests import Manifest
 from pipelines.models import ModelRecord
 from pipelines.spacing.books import spacing_report
@@ -20,12 +21,24 @@ STEPS = (
 )
 
 
-def wide_console() -> Console:
-    """Written to a file or pipe, tables are as wide as they need to be."""
-    console = Console(highlight=False, soft_wrap=True)
+def wide_console(*, quiet: bool = False) -> Console:
+    """Written to a file or pipe, tables are as wide as they need to be; a quiet one is nowhere."""
+    console = Console(highlight=False, soft_wrap=True, quiet=quiet)
     if not console.is_terminal:
         console.width = 160
     return console
+
+
+def tell_published(manifest: Manifest) -> None:
+    """Log a night's steps and that it is published."""
+    night = manifest.date.isoformat()
+    for step in (step for step, _, _ in STEPS if step in manifest.counts):
+        rows, seconds = manifest.counts[step], manifest.seconds.get(step, 0.0)
+        about = {"step": step, "rows_in": rows["in"], "rows": rows["out"], "seconds": seconds}
+        tell("step", about={"night": night, **about})
+    rows = {name: sum(f.rows for f in files) for name, files in manifest.tables.items()}
+    about = {"night": night, "kind": manifest.kind, "manifest": manifest.number, "rows": rows}
+    tell("published", about=about | {"seconds": manifest.seconds["all"]})
 
 
 def show_night(console: Console, manifest: Manifest) -> None:

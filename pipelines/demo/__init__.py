@@ -4,10 +4,6 @@ loop       the world meets the nights: serve, land, run the night, again   <- st
 measures   engagement rates with intervals over users; one user's story
 views      what was found, on the terminal
 page       the same as pictures
+options    what it can be told
 command    all of it, once
 """
-
-from pipelines.demo.command import run_demo
-from pipelines.demo.loop import DemoOptions
-
-__all__ = ["DemoOptions", "run_demo"]

@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,7 @@ from pipelines.demo.measures import (
     story_day,
     story_rows,
 )
+from pipelines.demo.options import DemoOptions
 from pipelines.lab.policies import policy_named
 from pipelines.landing import land
 from pipelines.manifests import Manifest
@@ -42,7 +42,6 @@ from pipelines.training import TrainOptions, check_extra, train_models
 from pipelines.warehouse import Warehouse
 from pipelines.worlds.demo import ACTION, SURFACE, World
 from profiling.actions import Action
-from profiling.options import check_options, option
 from profiling.schema import FloatArray, IntArray, floats, ints
 from retrieval.feed import FeedConfig
 from retrieval.model.towers import ModelConfig
@@ -56,27 +55,6 @@ ARMS = ("counts", "reward", "evidence")
 COUNTS, REWARD, EVIDENCE = 0, 1, 2  # places in them
 MARKER = "demo.json"
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """A demo."""
-
-    users: int = option(2000, "users of the simulated world", low=20, high=100_000)
-    nights: int = option(8, "days that are served, each followed by its night", low=1, high=60)
-    seed: int = option(1, "of the world and of every draw", low=0)
-    mismatch: float = option(
-        0.5, "how far tastes differ from past engagements, 0 to 1", low=0.0, high=1.0
-    )
-
-    out: Path = option(Path("demo"), "folder for the warehouse and the report")
-    model: bool = option(
-        False,  # compiling its training takes the first run past a minute
-        "whether a model retrieves from the second day on, where it can be trained",
-    )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @dataclass(frozen=True)

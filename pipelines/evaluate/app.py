@@ -13,16 +13,20 @@ from pipelines.evaluate import (
     evaluate_profiles,
     evaluate_retrieval,
 )
-from pipelines.night_options import WarehouseOption, parse_date
+from pipelines.json_output import JsonOption
+from pipelines.night_options import (
+    FormatOption,
+    WarehouseOption,
+    asks_json,
+    date_option,
+    parse_date,
+)
 from pipelines.warehouse import Warehouse
 
-evaluating = typer.Typer(no_args_is_help=True, help="Ask the log whether something else is better.")
 
-
-@evaluating.command("retrieval")
 def retrieval(  # noqa: PLR0913 (one option a decision)
     warehouse: WarehouseOption,
-    train_until: Annotated[str, typer.Option(help="the last day learned from, YYYY-MM-DD")],
+    train_until: Annotated[str, date_option("the last day learned from, YYYY-MM-DD")],
     days: Annotated[int, typer.Option(help="days after it to judge by")] = StudyOptions.days,
     validation_days: Annotated[
         int, typer.Option(help="days up to it to tune the baselines on")
@@ -37,17 +41,22 @@ def retrieval(  # noqa: PLR0913 (one option a decision)
     sweep: Annotated[
         bool, typer.Option(help="train models of other context dropout and conditions too")
     ] = False,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    format: FormatOption = "table",
+    json: JsonOption = False,
     out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
 ) -> None:
-    """Compare the retrieval arms with baselines on the days after a night."""
+    """Compare the retrieval arms with baselines on the days after a night.
+
+    Example: queryloop evaluate retrieval --warehouse W --train-until 2022-05-04 --out eval
+    """
     options = StudyOptions(
         parse_date(train_until), days, validation_days, tuple(action or ()), seeds, sweep=sweep
     )
-    evaluate_retrieval(Warehouse.open(warehouse), options, learned=model, format=format, out=out)
+    evaluate_retrieval(
+        Warehouse.open(warehouse), options, learned=model, json=asks_json(format, json), out=out
+    )
 
 
-@evaluating.command("profiles")
 def profiles(  # noqa: PLR0913 (one option a decision)
     warehouse: WarehouseOption,
     until: Annotated[
@@ -72,10 +81,14 @@ def profiles(  # noqa: PLR0913 (one option a decision)
     ] = TrialOptions.draws,
     users: Annotated[int, typer.Option(help="users at most, chosen by hash")] = TrialOptions.users,
     seed: Annotated[int, typer.Option(help="of draws, k-means, users")] = TrialOptions.seed,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    format: FormatOption = "table",
+    json: JsonOption = False,
     out: Annotated[Path | None, typer.Option(help="folder for an HTML report and JSON")] = None,
 ) -> None:
-    """Compare what can stand for a user, clusters and others, by what the user liked next."""
+    """Compare what can stand for a user, clusters and others, by what the user liked next.
+
+    Example: queryloop evaluate profiles --warehouse W --users 2000
+    """
     options = TrialOptions(
         None if until is None else parse_date(until),
         days,
@@ -87,4 +100,4 @@ def profiles(  # noqa: PLR0913 (one option a decision)
         users,
         seed,
     )
-    evaluate_profiles(Warehouse.open(warehouse), options, format=format, out=out)
+    evaluate_profiles(Warehouse.open(warehouse), options, json=asks_json(format, json), out=out)

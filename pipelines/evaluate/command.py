@@ -7,13 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipelines.config_files import config_of
 from pipelines.evaluate.learned import Learner
 from pipelines.evaluate.material import StudyOptions, gather
 from pipelines.evaluate.output import deliver
 from pipelines.evaluate.study import run_study
 from pipelines.evaluate.trial import TrialOptions, gather_trial, run_trial
-from pipelines.night_options import check_format
-from pipelines.nights import config_of
 from pipelines.progress import told
 from pipelines.training import check_extra
 from pipelines.warehouse import Warehouse
@@ -24,7 +23,7 @@ def evaluate_retrieval(
     options: StudyOptions,
     *,
     learned: bool = True,
-    format: str = "table",
+    json: bool = False,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Run the study and print it.
@@ -33,13 +32,12 @@ def evaluate_retrieval(
         warehouse: Where the nights are.
         options: What is asked.
         learned: Whether models are trained for the learned arms.
-        format: table or json, on standard output; progress goes to standard error.
+        json: Whether it is printed as JSON; progress goes to standard error.
         out: Folder for the report and the JSON; None: neither.
 
     Raises:
-        ValueError: The format is unknown, an extra is missing, or there is nothing to evaluate.
+        ValueError: An extra is missing, or there is nothing to evaluate.
     """
-    check_format(format)
     _check_extras(learned=learned)
     config = config_of(warehouse)
     with told() as note:
@@ -51,7 +49,7 @@ def evaluate_retrieval(
                 manifest, users = warehouse.night(options.train_until), material.test.users
                 train = Learner(warehouse, manifest, config, users, Path(folder), note).train
             found = run_study(material, options, train, note)
-    deliver(found, "retrieval", format, out)
+    deliver(found, "retrieval", out, json=json)
     return found
 
 
@@ -59,7 +57,7 @@ def evaluate_profiles(
     warehouse: Warehouse,
     options: TrialOptions,
     *,
-    format: str = "table",
+    json: bool = False,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Put profiles on trial and print how they did.
@@ -67,16 +65,15 @@ def evaluate_profiles(
     Args:
         warehouse: Where the log is; it needs no night.
         options: What is asked.
-        format: As in `evaluate_retrieval`.
+        json: As in `evaluate_retrieval`.
         out: As in `evaluate_retrieval`.
 
     Raises:
-        ValueError: The format is unknown, or there is nothing to evaluate.
+        ValueError: There is nothing to evaluate.
     """
-    check_format(format)
     with told() as note:
         found = run_trial(gather_trial(warehouse, config_of(warehouse), options, note), note)
-    deliver(found, "profiles", format, out)
+    deliver(found, "profiles", out, json=json)
     return found
 
 

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from pipelines.json_output import print_json
 
-def deliver(found: dict[str, Any], study: str, format: str, out: Path | None) -> None:
+
+def deliver(found: dict[str, Any], study: str, out: Path | None, *, json: bool) -> None:
     """Write the files of a study, if a folder is given, and print it.
 
     Args:
         found: The study, plain JSON.
         study: `retrieval` or `profiles`; names the files.
-        format: table or json, on standard output.
         out: Folder for the page and the JSON; None: neither.
+        json: Whether it is printed as JSON.
     """
     if out is not None:
         _write(found, study, out)
-    if format == "json":
-        print(json.dumps(found, allow_nan=False))
+    if json:
+        print_json(found)
         return
     from pipelines.evaluate.trial_views import print_trial
     from pipelines.evaluate.views import print_study
@@ -38,5 +40,5 @@ def _write(found: dict[str, Any], study: str, out: Path) -> None:
 
     page = {"retrieval": study_page, "profiles": trial_page}[study]
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{study}.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    (out / f"{study}.json").write_text(dumps(found, indent=1, allow_nan=False) + "\n")
     (out / f"{study}.html").write_text(render_report(page(found)), encoding="utf-8")

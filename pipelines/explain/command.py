@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 
 from pipelines.explain.story import story_of
 from pipelines.explain.terminal import show_story
+from pipelines.json_output import JsonOption, print_json
 from pipelines.night_options import NightOption, WarehouseOption
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
@@ -21,15 +20,15 @@ def explain(
     user: Annotated[str, typer.Option(help="the user's id, or its name in the imported log")],
     date: NightOption = None,
     html: Annotated[Path | None, typer.Option(help="HTML page to write")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="the story as JSON")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Say why a user sees what they see: interests, rewards, chances, draws, feed.
 
     Example: queryloop explain --warehouse W --user 17 --html user.html
     """
     story = story_of(Warehouse.open(warehouse), user, date)
-    if json_:
-        print(json.dumps(asdict(story), indent=1, ensure_ascii=False))
+    if json:
+        print_json(story)
     else:
         show_story(wide_console(), story)
     if html is not None:
@@ -37,5 +36,4 @@ def explain(
         from pipelines.report import render_report
 
         html.write_text(render_report(story_page(story, warehouse)), encoding="utf-8")
-        if not json_:
-            print(f"wrote {html}")
+        typer.echo(f"wrote {html}", err=json)

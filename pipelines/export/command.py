@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
-from rich.console import Console
-from rich.progress import Progress as Bars
 
 from pipelines.config import NightConfig, config_from_manifest
 from pipelines.export.formats import FORMATS
+from pipelines.json_output import JsonOption, print_json
 from pipelines.manifests import Manifest
-from pipelines.night_options import NightOption, WarehouseOption, night_asked
+from pipelines.night_options import NightOption, WarehouseOption, among, night_asked
 from pipelines.plan import open_items
+from pipelines.progress import counting_bar
 from pipelines.storage import unique_name
 from pipelines.stored import SCHEMAS
 from pipelines.warehouse import Warehouse
@@ -38,10 +37,14 @@ def export(
     table: Annotated[
         list[str] | None,
         typer.Option(
-            help="weights, queries or feed; may be repeated. All that the night has if none"
+            help="weights, queries or feed; may be repeated. All that the night has if none",
+            autocompletion=among(*TABLES),
         ),
     ] = None,
-    format: Annotated[str, typer.Option(help=", ".join(FORMATS))] = "parquet",
+    format: Annotated[
+        str, typer.Option(help=", ".join(FORMATS), autocompletion=among(*FORMATS))
+    ] = "parquet",
+    json: JsonOption = False,
 ) -> None:
     """Write what a serving system needs of a night: weights, queries, feed.
 
@@ -55,14 +58,19 @@ def export(
     opened = Warehouse.open(warehouse)
     manifest = night_asked(opened, date)
     has = tuple(name for name in TABLES if manifest.tables.get(SOURCES[name]))
-    for file in export_night(opened, manifest, out, tuple(table or has or TABLES), format):
-        print(file)
+    record = export_night(opened, manifest, out, tuple(table or has or TABLES), format)
+    if json:
+        print_json(record | {"folder": out})
+        return
+    for name in table or has:
+        written = record["tables"][name]
+        print(f"{name}: {written['rows']:,} rows in {out / written['file']}")
 
 
 def export_night(
     warehouse: Warehouse, manifest: Manifest, out: Path, tables: tuple[str, ...], format: str
-) -> list[str]:
-    """Write `tables` to files of `out`, then the record that names them; lines for people.
+) -> dict[str, Any]:
+    """Write `tables` to files of `out`, then the record that names them, which is returned.
 
     The files of another night stay where they are: a server may still be reading them.
 
@@ -73,15 +81,13 @@ def export_night(
     out.mkdir(parents=True, exist_ok=True)
     record = _record(manifest, config)
     before = _record_before(out, record)
-    lines = []
     for name in tables:
         schema, rows = _rows_of(warehouse, manifest, config, name)
         file = f"{name}-{manifest.date}-{manifest.number}.{format}"
         record["tables"][name] = _write(out / file, schema, rows, format)
-        lines.append(f"{name}: {rows.num_rows:,} rows in {out / file}")
     record["tables"] = before | record["tables"]
     _replace(out / RECORD, lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
-    return lines
+    return record
 
 
 def state_version(manifest: Manifest) -> str:
@@ -136,7 +142,14 @@ def _rows_of(
 
 
 def _write(path: Path, schema: TableSchema, rows: pa.Table, format: str) -> dict[str, Any]:
-    with _bar(path.name, rows.num_rows) as done:
+    written = 0
+
+    def done(more: int) -> None:
+        nonlocal written
+        written += more
+        tell(written, rows.num_rows)
+
+    with counting_bar(path.name) as tell:
         _replace(path, lambda aside: FORMATS[format](aside, schema, rows, done))
     with path.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
@@ -156,11 +169,3 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task(title, total=total)
-        yield lambda rows: bars.advance(task, rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.config_files import config_of
 from pipelines.health.alarms import HealthConfig, night_alarms
 from pipelines.health.figures import MEANINGS, record_health
 from pipelines.health.records import Alarm, Figure, Health
+from pipelines.json_output import JsonOption, print_json
 from pipelines.manifests import Manifest
 from pipelines.night_options import NightOption, WarehouseOption, night_run
-from pipelines.nights import config_of
+from pipelines.progress import told
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
 
@@ -33,28 +34,21 @@ def check_health(
     return healths[-1], night_alarms(warehouse, manifest, healths, config)
 
 
-def after_night(
-    console: Console, warehouse: Warehouse, manifest: Manifest, *, strict: bool = False
-) -> None:
-    """Measure, store and print the health of the night just published.
-
-    Raises:
-        typer.Exit: With code 1, where `strict` and an alarm rings.
-    """
+def after_night(console: Console, warehouse: Warehouse, manifest: Manifest) -> list[Alarm]:
+    """Measure, store and print the health of the night just published; what rings."""
     config = config_of(warehouse).health
     found, alarms = check_health(warehouse, manifest, config)
     for line in [*health_lines(found), *map(str, alarms)]:
         console.print(line, highlight=False, markup=False)
     if config.report:
         write_report(warehouse, manifest, Path(config.report) / f"{manifest.date}.html")
-    if strict and alarms:
-        raise typer.Exit(1)
+    return alarms
 
 
 def health(
     warehouse: WarehouseOption,
     date: NightOption = None,
-    json_: Annotated[bool, typer.Option("--json", help="figures and alarms as JSON")] = False,
+    json: JsonOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 where an alarm rings")] = False,
 ) -> None:
     """Say how the loop does: rates, chances, spread, priors, calibration, and what rings.
@@ -62,9 +56,11 @@ def health(
     Example: queryloop health --warehouse W --date 2022-05-08
     """
     opened = Warehouse.open(warehouse)
-    found, alarms = check_health(opened, night_run(opened, date), config_of(opened).health)
-    if json_:
-        print(json.dumps(asdict(found) | {"alarms": [asdict(a) for a in alarms]}, indent=1))
+    with told() as note:
+        note("measure the night")
+        found, alarms = check_health(opened, night_run(opened, date), config_of(opened).health)
+    if json:
+        print_json(asdict(found) | {"alarms": alarms})
     else:
         show_figures(wide_console(), found)
         for alarm in alarms:
@@ -77,14 +73,21 @@ def report(
     warehouse: WarehouseOption,
     out: Annotated[Path, typer.Option(help="HTML file to write")],
     date: NightOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write one HTML page about a night, to be read offline, on a phone too.
 
     Example: queryloop report --warehouse W --date 2022-05-08 --out night.html
     """
     opened = Warehouse.open(warehouse)
-    write_report(opened, night_run(opened, date), out)
-    print(f"wrote {out}")
+    manifest = night_run(opened, date)
+    with told() as note:
+        note("draw the night")
+        write_report(opened, manifest, out)
+    if json:
+        print_json({"night": manifest.date, "report": out})
+    else:
+        print(f"wrote {out}")
 
 
 def write_report(warehouse: Warehouse, manifest: Manifest, out: Path) -> None:

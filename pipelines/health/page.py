@@ -13,11 +13,11 @@ import duckdb
 
 from pipelines.catalog_records import record_tables
 from pipelines.charts import SERIES, Promise, Series, line_chart, promise_chart
+from pipelines.config_files import config_of
 from pipelines.health.command import check_health, interval, short
 from pipelines.health.figures import MEANINGS, nights_before
 from pipelines.health.records import Alarm, Figure, Health, read_health
 from pipelines.manifests import Manifest
-from pipelines.nights import config_of
 from pipelines.report import Grid, Listing, Picture, Report, Section, grid_of, percent, telling
 from pipelines.spacing.books import spacing_report
 from pipelines.sql_text import quote

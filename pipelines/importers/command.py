@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from pipelines.config import NightConfig
+from pipelines.config_files import config_of
 from pipelines.importers.foreign import ForeignLog
 from pipelines.importers.kuairand import read_kuairand
 from pipelines.importers.landed import (
@@ -19,23 +20,30 @@ from pipelines.importers.landed import (
     leave_out_landed,
 )
 from pipelines.importers.tables import read_tables
+from pipelines.json_output import print_json
 from pipelines.landing import land
+from pipelines.logs import tell
 from pipelines.manifests import Manifest
-from pipelines.nights import bootstrap, config_of
+from pipelines.nights import bootstrap
 from pipelines.plan import open_items
+from pipelines.progress import told
+from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
 from profiling.schema import group_offsets, ints
 from selection.attribution import inferred_credits
 
 
-def import_kuairand(warehouse: Warehouse, source: Path) -> None:
+def import_kuairand(warehouse: Warehouse, source: Path, *, json: bool = False) -> None:
     """Import the KuaiRand-Pure log in folder `source`."""
     config = config_of(warehouse)
-    log = read_kuairand(source, config.actions, seed=config.seed, now_us=clock())
-    _land(warehouse, log, f"kuairand {source.name}", config)
+    with told() as note:
+        log = read_kuairand(source, config.actions, seed=config.seed, now_us=clock(), note=note)
+    _land(warehouse, log, f"kuairand {source.name}", config, json=json)
 
 
-def import_tables(warehouse: Warehouse, paths: dict[str, str], mapping: Path | None) -> None:
+def import_tables(
+    warehouse: Warehouse, paths: dict[str, str], mapping: Path | None, *, json: bool = False
+) -> None:
     """Import files by table; `mapping` names their columns where they are not ours.
 
     Raises:
@@ -46,16 +54,18 @@ def import_tables(warehouse: Warehouse, paths: dict[str, str], mapping: Path | N
             "give at least one of --items, --engagements, --impressions, --topics, --served-draws"
         )
     config = config_of(warehouse)
-    log = read_tables(
-        paths,
-        config.actions,
-        mapping=mapping,
-        hash_key=warehouse.hash_key,
-        now_us=clock(),
-        known_keys=landed_rows(warehouse, "KEYS"),
-        width=None if "ITEMS" in paths else catalogue_width(warehouse),
-    )
-    _land(warehouse, log, "tables " + " ".join(sorted(paths)), config)
+    with told() as note:
+        log = read_tables(
+            paths,
+            config.actions,
+            mapping=mapping,
+            hash_key=warehouse.hash_key,
+            now_us=clock(),
+            known_keys=landed_rows(warehouse, "KEYS"),
+            width=None if "ITEMS" in paths else catalogue_width(warehouse),
+            note=note,
+        )
+    _land(warehouse, log, "tables " + " ".join(sorted(paths)), config, json=json)
 
 
 def clock() -> int:
@@ -69,30 +79,40 @@ def catalogue_width(warehouse: Warehouse) -> int | None:
     return open_items(warehouse.root, files).width if files else None
 
 
-def _land(warehouse: Warehouse, log: ForeignLog, source: str, config: NightConfig) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+def _land(
+    warehouse: Warehouse, log: ForeignLog, source: str, config: NightConfig, *, json: bool
+) -> None:
     check_share(log, config)
     check_id_kinds(warehouse, log)
-    replaces = check_catalogue(warehouse, log)
-    log = leave_out_landed(warehouse, log, config.horizon_us)
-    landing = land(
-        warehouse,
-        log.tables | {"REJECTED": log.rejected, "KEYS": log.keys},
-        source=source,
-        starts_at=log.starts_at,
-        sources=[s._asdict() for s in log.sources],
-        notes=log.notes,
-        replaces=replaces,
-    )
+    with told() as note:
+        note("compare with what has landed")
+        replaces = check_catalogue(warehouse, log)
+        log = leave_out_landed(warehouse, log, config.horizon_us)
+        note("write what is new")
+        landing = land(
+            warehouse,
+            log.tables | {"REJECTED": log.rejected, "KEYS": log.keys},
+            source=source,
+            starts_at=log.starts_at,
+            sources=[s._asdict() for s in log.sources],
+            notes=log.notes,
+            replaces=replaces,
+        )
+    rows = {name: t.num_rows for name, t in (log.tables | {"REJECTED": log.rejected}).items()}
+    tell("landed", about={"landing": landing.number, "rows": rows})
+    notes = [*log.notes, *_next_steps(warehouse, log, replaces=replaces)]
+    console = wide_console(quiet=json)
     console.print(f"landed as import {landing.number}:")
-    for name, table in log.tables.items():
-        console.print(f"  {name:<13} {table.num_rows:>12,} rows")
-    console.print(f"  {'REJECTED':<13} {log.rejected.num_rows:>12,} rows")
-    for note in [*log.notes, *_next_steps(warehouse, log, replaces=replaces)]:
-        console.print(f"  {note}")
+    for name, count in rows.items():
+        console.print(f"  {name:<13} {count:>12,} rows")
+    for line in notes:
+        console.print(f"  {line}")
     started = bootstrap(warehouse)
     if started is not None:
         show_bootstrap(console, warehouse, log, started, config)
+    if json:
+        made = None if started is None else started.number
+        print_json({"landing": landing.number, "rows": rows, "notes": notes, "bootstrap": made})
 
 
 def _next_steps(warehouse: Warehouse, log: ForeignLog, *, replaces: bool) -> list[str]:

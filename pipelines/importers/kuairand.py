@@ -12,6 +12,7 @@ full or with other content, are all handed on; the night counts and refuses them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,13 @@ from profiling.actions import Actions, action_names
 
 
 def read_kuairand(
-    src: str | Path, actions: Actions, *, width: int = 64, seed: int = 0, now_us: int | None = None
+    src: str | Path,
+    actions: Actions,
+    *,
+    width: int = 64,
+    seed: int = 0,
+    now_us: int | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> ForeignLog:
     """Read the folder.
 
@@ -48,16 +55,19 @@ def read_kuairand(
         width: Of the item vectors.
         seed: Of the randomised SVD that makes them.
         now_us: Where given, impressions after it are REJECTED.
+        note: Told what is being done.
 
     Raises:
         ValueError: The folder, one of its files or a column is missing, a file cannot be read, no
             configured action is in the log, or no impression is good.
     """
     folder = Path(src)
+    note(f"read {folder}")
     names = _logged_actions(actions)
     reads = [read_file(p, None) for p in _matching(folder, "impressions_*.parquet")]
     columns = ("user_id", EXPOSED, *SEQUENCES.values())
     earlier = [read_file(p, columns) for p in _matching(folder, "user_sequences*.parquet")]
+    note("check the impressions")
     parts = [good_impressions(read, names, now_us) for read in reads]
     log = join_logs([good for good, _ in parts])
     if len(log.at) == 0:
@@ -66,6 +76,7 @@ def read_kuairand(
     starts_at = int(log.at.min())
     met = np.unique(np.concatenate([log.videos, *(s.videos for s in sequences.values())]))
     engaged = [sequences[column] for column in SEQUENCES.values()]
+    note("make item vectors")
     features = _matching(folder, "item_features.parquet")[0]
     catalogue = read_catalogue(features, reads, met, engaged, width=width, seed=seed)
     return ForeignLog(

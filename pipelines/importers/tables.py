@@ -6,7 +6,7 @@ line of IMPRESSIONS (`actions`) is attributed, but a profile only knows ENGAGEME
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,9 +42,10 @@ from profiling.schema import ints, sort_rows
 
 _TOPICS = ("topic", "ITEMS")  # where ids stand in lists
 Reads = dict[str, list[ReadFile]]
+Note = Callable[[str], None]
 
 
-def read_tables(
+def read_tables(  # noqa: PLR0913 (one input each)
     paths: Mapping[str, str | Path],
     actions: Actions,
     *,
@@ -53,6 +54,7 @@ def read_tables(
     now_us: int,
     known_keys: pa.Table | None = None,
     width: int | None = None,
+    note: Note = lambda text: None,
 ) -> ForeignLog:
     """Read tables of the world.
 
@@ -64,6 +66,7 @@ def read_tables(
         now_us: Events after it are REJECTED, int microseconds.
         known_keys: KEYS of the warehouse: its kinds stay text, collisions with it are errors.
         width: Of the vectors; by default that of most.
+        note: Told what is being done.
 
     Raises:
         ValueError: A file is missing, empty, truncated, of another format, without rows, or lacks a
@@ -71,7 +74,7 @@ def read_tables(
     """
     mapping = read_mapping(mapping) if isinstance(mapping, Path) else mapping or TableMapping()
     known = KEYS.empty() if known_keys is None else known_keys
-    reads = _read_all(paths, mapping)
+    reads = _read_all(paths, mapping, note)
     reading = Reading(
         actions=actions,
         mapping=mapping,
@@ -80,14 +83,15 @@ def read_tables(
         width=_width(reads, mapping) if width is None else width,
         now_us=now_us,
     )
-    return _conform_all(reads, reading)
+    return _conform_all(reads, reading, note)
 
 
-def _conform_all(reads: Reads, reading: Reading) -> ForeignLog:
+def _conform_all(reads: Reads, reading: Reading, note: Note) -> ForeignLog:
     notes = {f"{kind} ids are text: hashed, originals in KEYS" for kind in reading.text_kinds}
     tables: dict[str, pa.Table] = {}
     rejected: list[pa.Table] = []
     for name, files in reads.items():
+        note(f"check {name}, {sum(read.rows.num_rows for read in files):,} rows")
         tables[name], refused, said = _read_table(name, files, reading)
         rejected += refused
         notes.update(said)
@@ -118,14 +122,17 @@ def _read_table(
     return merged.rows, rejected + merged.rejected, notes
 
 
-def _read_all(paths: Mapping[str, str | Path], mapping: TableMapping) -> Reads:
+def _read_all(paths: Mapping[str, str | Path], mapping: TableMapping, note: Note) -> Reads:
     unknown = sorted(set(paths) - set(SCHEMAS))
     if unknown:
         raise ValueError(f"{unknown[0]} is no table to import; give {', '.join(SCHEMAS)}")
     reads: Reads = {}
     for table in (name for name in SCHEMAS if name in paths):
         wanted = wanted_columns(table, mapping)
-        reads[table] = [read_file(p, wanted, name) for p, name in find_files(paths[table])]
+        reads[table] = []
+        for path, name in find_files(paths[table]):
+            note(f"read {path}")
+            reads[table].append(read_file(path, wanted, name))
         for read in reads[table]:
             check_columns(read, table, mapping)
     return reads

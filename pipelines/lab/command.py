@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,44 +12,51 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.config import NightConfig, load_config
+from pipelines.json_output import JsonOption, print_json
 from pipelines.lab.inputs import read_universe
 from pipelines.lab.policies import NAMED
 from pipelines.lab.replay import ReplayOptions, replay_all
 from pipelines.lab.replay_measures import summarise
 from pipelines.lab.replay_views import print_replay, write_replay
 from pipelines.lab.universe import Universe
-from pipelines.night_options import check_format
+from pipelines.night_options import FormatOption, asks_json
 from pipelines.progress import told
-
-lab_app = typer.Typer(
-    no_args_is_help=True, help="Which policy earns its keep, shown before it ships."
-)
 
 DEFAULT_POLICIES = ",".join(ReplayOptions.policies)
 
+
+def policies_listed(incomplete: str) -> list[str]:
+    """Completes the last name of a list with commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in NAMED if name.startswith(last)]
+
+
 PoliciesOption = Annotated[
-    str, typer.Option(help="by name, with commas between; `queryloop lab policies` lists them")
+    str,
+    typer.Option(
+        help="by name, with commas between; `queryloop lab policies` lists them",
+        autocompletion=policies_listed,
+    ),
 ]
 NightsOption = Annotated[int, typer.Option(help="nights that draw queries")]
 QueriesOption = Annotated[int, typer.Option(help="queries of a user and night")]
 PerQueryOption = Annotated[int, typer.Option(help="items that a query brings")]
 SeedsOption = Annotated[int, typer.Option(help="replays of every policy, with other draws")]
 ConfigOption = Annotated[Path | None, typer.Option(help="a queryloop.yaml; defaults without")]
-FormatOption = Annotated[str, typer.Option(help="table or json")]
 OutOption = Annotated[Path | None, typer.Option(help="folder for JSON, Parquet and a page")]
 FeedOnlyOption = Annotated[
     bool, typer.Option("--feed-only", help="what was shown at the beginning is no evidence")
 ]
 
 
-@lab_app.callback()
-def lab() -> None:
-    """What holds for every command of the lab."""
+def policies(json: JsonOption = False) -> None:
+    """List the policies that the other commands take by name.
 
-
-@lab_app.command("policies")
-def policies() -> None:
-    """List the policies that the other commands take by name."""
+    Example: queryloop lab policies
+    """
+    if json:
+        print_json({name: asdict(policy) for name, policy in NAMED.items()})
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("policy", "weighs an interest by", "floor"):
         table.add_column(column)
@@ -58,7 +65,6 @@ def policies() -> None:
     Console(highlight=False).print(table)
 
 
-@lab_app.command("replay")
 def replay(  # noqa: PLR0913 (one option a decision)
     items: Annotated[str, typer.Option(help="item_id, embedding: Parquet or CSV")],
     outcomes: Annotated[str, typer.Option(help="user_id, item_id, value from 0 to 1")],
@@ -74,16 +80,21 @@ def replay(  # noqa: PLR0913 (one option a decision)
     feed_only: FeedOnlyOption = False,
     config: ConfigOption = None,
     format: FormatOption = "table",
+    json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Replay policies night by night on outcomes that are all known."""
+    """Replay policies night by night on outcomes that are all known.
+
+    Example: queryloop lab replay --items I.csv --outcomes O.csv --start S.csv --seeds 2
+    """
     options = ReplayOptions(
         _names(policies), nights, queries, per_query, seeds, liked_from, not feed_only
     )
-    _replay(lambda: read_universe(items, outcomes, start), options, config, format, out)
+    _replay(
+        lambda: read_universe(items, outcomes, start), options, config, asks_json(format, json), out
+    )
 
 
-@lab_app.command("kuairec")
 def kuairec(  # noqa: PLR0913 (one option a decision)
     source: Annotated[Path, typer.Argument(help="folder of KuaiRec's cut")],
     policies: PoliciesOption = DEFAULT_POLICIES,
@@ -95,27 +106,30 @@ def kuairec(  # noqa: PLR0913 (one option a decision)
     feed_only: FeedOnlyOption = False,
     config: ConfigOption = None,
     format: FormatOption = "table",
+    json: JsonOption = False,
     out: OutOption = None,
 ) -> None:
-    """Replay policies on KuaiRec: 1,411 users, the watch ratio of 83 videos each."""
+    """Replay policies on KuaiRec: 1,411 users, the watch ratio of 83 videos each.
+
+    Example: queryloop lab kuairec KuaiRec --nights 5 --seeds 2 --out replay
+    """
     from pipelines.lab.kuairec import KuaiRecOptions, kuairec_universe
 
     options = ReplayOptions(
         _names(policies), nights, queries, per_query, seeds, start_counts=not feed_only
     )
     known = KuaiRecOptions(seed=start_seed)
-    _replay(lambda: kuairec_universe(source, known), options, config, format, out)
+    _replay(lambda: kuairec_universe(source, known), options, config, asks_json(format, json), out)
 
 
 def _replay(
     read: Callable[[], Universe],
     options: ReplayOptions,
     config: Path | None,
-    format: str,
+    json: bool,
     out: Path | None,
 ) -> None:
     """Read, replay, print, write."""
-    check_format(format)
     nightly = NightConfig() if config is None else load_config(config.read_text(), str(config))
     with told() as note:
         note("read the outcomes")
@@ -124,8 +138,8 @@ def _replay(
     found = summarise(runs, options, users=len(universe.user_ids))
     if out is not None:
         write_replay(found, runs, universe.user_ids, out)
-    if format == "json":
-        print(json.dumps(found, allow_nan=False))
+    if json:
+        print_json(found)
     else:
         print_replay(found, Console(), out)
 

@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.json_output import JsonOption, print_json
 from pipelines.lab.asked import LOGGED, MEANING
 from pipelines.lab.evaluation import evaluate_policy, report_of
 from pipelines.lab.period import Period, default_period, find_period
-from pipelines.night_options import WarehouseOption, check_format, parse_date
+from pipelines.lab.policies import NAMED
+from pipelines.night_options import (
+    FormatOption,
+    WarehouseOption,
+    among,
+    asks_json,
+    date_option,
+    parse_date,
+)
+from pipelines.progress import counting_bar
 from pipelines.warehouse import Warehouse
 from selection.policy_value import ESTIMANDS
 
-FirstOption = Annotated[str | None, typer.Option("--from", help="first night, YYYY-MM-DD")]
-LastOption = Annotated[str | None, typer.Option("--to", help="last night")]
-PolicyOption = Annotated[str, typer.Option(help=MEANING)]
-AgainstOption = Annotated[str, typer.Option(help="what it is compared with; the log's own")]
+FirstOption = Annotated[str | None, date_option("first night, YYYY-MM-DD", "--from")]
+LastOption = Annotated[str | None, date_option("last night", "--to")]
+PolicyOption = Annotated[str, typer.Option(help=MEANING, autocompletion=among(*NAMED))]
+AgainstOption = Annotated[
+    str,
+    typer.Option(
+        help="what it is compared with; the log's own", autocompletion=among(LOGGED, *NAMED)
+    ),
+]
 GapOption = Annotated[bool, typer.Option(help="leave out nights that were not run")]
 _NIGHTS = 14  # evaluated where no range is given
 
 
-def lab_evaluate(
+def lab_evaluate(  # noqa: PLR0913 (one option a decision)
     warehouse: WarehouseOption,
     policy: PolicyOption,
     first: FirstOption = None,
     last: LastOption = None,
     against: AgainstOption = LOGGED,
     allow_gap: GapOption = False,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    format: FormatOption = "table",
+    json: JsonOption = False,
 ) -> None:
-    """What a policy would have earned on the nights of the log, with intervals over users."""
-    check_format(format)
+    """What a policy would have earned on the nights of the log, with intervals over users.
+
+    Example: queryloop lab evaluate --warehouse W --policy reward:beta=4 --format json
+    """
+    json = asks_json(format, json)
     opened = Warehouse.open(warehouse)
     period = period_asked(opened, first, last, allow_gap=allow_gap)
-    report = report_of(evaluate_policy(opened, period, policy, against))
-    if format == "json":
-        print(json.dumps(report, allow_nan=False))
+    with counting_bar("buckets") as tell:
+        report = report_of(evaluate_policy(opened, period, policy, against, tell))
+    if json:
+        print_json(report)
     else:
         console = Console(highlight=False)
         console.width = max(console.width, 110)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pipelines.config import config_from_manifest
 from pipelines.lab.asked import LOGGED, policy_asked
-from pipelines.lab.period import Period, sum_period
+from pipelines.lab.period import Period, Tell, sum_period
 from pipelines.warehouse import Warehouse
 from profiling.bootstrap import Estimate
 from profiling.options import FORBID_UNKNOWN, check_options, option
@@ -90,9 +90,13 @@ class Evaluation:
 
 
 def evaluate_policy(
-    warehouse: Warehouse, period: Period, policy: str, against: str = LOGGED
+    warehouse: Warehouse,
+    period: Period,
+    policy: str,
+    against: str = LOGGED,
+    tell: Tell = lambda done, of: None,
 ) -> Evaluation:
-    """Evaluate `policy` against another on a period's log.
+    """Evaluate `policy` against another on a period's log; `tell` hears of the buckets done.
 
     Raises:
         ValueError: A policy is unknown, or the log cannot say anything of one.
@@ -101,7 +105,7 @@ def evaluate_policy(
     asked = [policy_asked(text, night) for text in (policy, against, PROBE)]
     for text, policy_ in zip((policy, against), asked, strict=False):
         _check_prior(text, policy_, period)
-    sums = sum_period(warehouse, period, asked)
+    sums = sum_period(warehouse, period, asked, tell)
     estimates = estimate_policies(sums, period.nights[-1].seed)
     comparison = compare_policies(sums, estimates, 0, 1)
     competes = any(compare_policies(sums, estimates, p, 1).competes for p in range(3))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.json_output import JsonOption, print_json
 from pipelines.lab.asked import LOGGED
 from pipelines.lab.evaluate_command import (
     AgainstOption,
@@ -23,7 +22,8 @@ from pipelines.lab.evaluate_command import (
 )
 from pipelines.lab.evaluation import evaluate_policy, report_of
 from pipelines.lab.gate import Check, GateConfig, check_policy
-from pipelines.night_options import WarehouseOption, check_format
+from pipelines.night_options import FormatOption, WarehouseOption, asks_json
+from pipelines.progress import counting_bar
 from pipelines.warehouse import Warehouse
 from pipelines.yaml_options import load_options
 
@@ -41,10 +41,14 @@ def lab_gate(  # noqa: PLR0913 (one option a decision)
     margin: Annotated[
         float | None, typer.Option(help="least lower bound of the relative uplift")
     ] = None,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    format: FormatOption = "table",
+    json: JsonOption = False,
 ) -> None:
-    """May this policy ship? Exits 1 and says why where the log does not show that it may."""
-    check_format(format)
+    """May this policy ship? Exits 1 and says why where the log does not show that it may.
+
+    Example: queryloop lab gate --warehouse W --policy thompson --margin 0.01
+    """
+    json = asks_json(format, json)
     bounds = GateConfig()
     if config is not None:
         bounds = load_options(GateConfig, config.read_text(), str(config))[0]
@@ -52,13 +56,13 @@ def lab_gate(  # noqa: PLR0913 (one option a decision)
         bounds = replace(bounds, margin=margin)
     opened = Warehouse.open(warehouse)
     period = period_asked(opened, first, last, allow_gap=allow_gap)
-    found = evaluate_policy(opened, period, policy, against)
+    with counting_bar("buckets") as tell:
+        found = evaluate_policy(opened, period, policy, against, tell)
     checks = check_policy(found, bounds)
     passed = all(check.passed for check in checks)
-    if format == "json":
-        rows = [_json(check) for check in checks]
-        record = {"passed": passed, "checks": rows, "bounds": asdict(bounds)}
-        print(json.dumps(record | {"evaluation": report_of(found)}, allow_nan=False))
+    if json:
+        record = {"passed": passed, "checks": checks, "bounds": bounds}
+        print_json(record | {"evaluation": report_of(found)})
     else:
         print_checks(checks, f"{policy} against {against}", Console(highlight=False))
     if not passed:
@@ -79,7 +83,3 @@ def print_checks(checks: list[Check], title: str, console: Console) -> None:
         f"{c.name} is {c.found:,.4g}, allowed {c.allowed:,.4g}" for c in checks if not c.passed
     ]
     console.print("does not ship: " + "; ".join(failed) if failed else "may ship", markup=False)
-
-
-def _json(check: Check) -> dict[str, object]:
-    return asdict(check) | {"found": check.found if math.isfinite(check.found) else None}

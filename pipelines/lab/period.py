@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +21,7 @@ from profiling.decay import DAY_US, HOUR_US
 from selection.off_policy import LoggedNight, UserSums, add_users, sum_log
 from selection.policies import SelectionConfig
 
+Tell = Callable[[int, int], None]
 _QUERIES = (
     "user_id", "surface", "cluster_id", "draw_id", "propensity", "set_probability",
 )  # fmt: skip
@@ -93,9 +94,18 @@ def default_period(warehouse: Warehouse, nights: int) -> tuple[dt.date, dt.date]
 
 
 def sum_period(
-    warehouse: Warehouse, period: Period, policies: Sequence[SelectionConfig | None]
+    warehouse: Warehouse,
+    period: Period,
+    policies: Sequence[SelectionConfig | None],
+    tell: Tell = lambda done, of: None,
 ) -> UserSums:
     """The sums of the period's log for `policies`, a bucket at a time on every core.
+
+    Args:
+        warehouse: Where the log is.
+        period: Its nights.
+        policies: What is evaluated; None is the log's own.
+        tell: Called with how many buckets are done, of how many.
 
     Raises:
         ValueError: No outcome names a draw.
@@ -112,8 +122,11 @@ def sum_period(
         log = [night.read(warehouse, bucket) for night in nights]
         return sum_log(log, drawn, policies), rows.num_rows, drawn.num_rows
 
+    parts = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-        parts = list(pool.map(of_bucket, range(warehouse.buckets)))
+        for part in pool.map(of_bucket, range(warehouse.buckets)):
+            parts.append(part)
+            tell(len(parts), warehouse.buckets)
     _check_draws(warehouse, sum(p[1] for p in parts), sum(p[2] for p in parts))
     return add_users([p[0] for p in parts], len(policies))
 

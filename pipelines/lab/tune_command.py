@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.config import NightConfig
+from pipelines.json_output import JsonOption, print_json
 from pipelines.lab.asked import MEANING, policy_asked
 from pipelines.lab.evaluate_command import (
     FirstOption,
@@ -20,10 +20,11 @@ from pipelines.lab.evaluate_command import (
 )
 from pipelines.lab.inputs import read_universe
 from pipelines.lab.period import sum_period
+from pipelines.lab.policies import NAMED
 from pipelines.lab.shaped import shape_of
 from pipelines.lab.tuning import Point, TuneConfig, in_replay, in_world, tune_policy
 from pipelines.lab.universe import Universe
-from pipelines.night_options import check_format
+from pipelines.night_options import FormatOption, among, asks_json
 from pipelines.progress import told
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
@@ -38,16 +39,25 @@ def lab_tune(  # noqa: PLR0913 (one option a decision)
     outcomes: Annotated[str | None, typer.Option(help="replay: as of `lab replay`")] = None,
     start: Annotated[str | None, typer.Option(help="replay: as of `lab replay`")] = None,
     kuairec: Annotated[Path | None, typer.Option(help="replay KuaiRec's cut")] = None,
-    policy: Annotated[str, typer.Option(help=f"{MEANING}; the log's own, or the default")] = "",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help=f"{MEANING}; the log's own, or the default", autocompletion=among(*NAMED)
+        ),
+    ] = "",
     first: FirstOption = None,
     last: LastOption = None,
     config: Annotated[Path | None, typer.Option(help="YAML with what is tried")] = None,
     users: Annotated[int | None, typer.Option(help="users of the world")] = None,
     seed: Annotated[int | None, typer.Option(help="the configuration's by default")] = None,
-    format: Annotated[str, typer.Option(help="table or json")] = "table",
+    format: FormatOption = "table",
+    json: JsonOption = False,
 ) -> None:
-    """Vary each option of a policy, by replay or in a world of a log's shape; print the curves."""
-    check_format(format)
+    """Vary each option of a policy, by replay or in a world of a log's shape; print the curves.
+
+    Example: queryloop lab tune --warehouse W --policy reward --users 500
+    """
+    json = asks_json(format, json)
     tried = TuneConfig()
     if config is not None:
         tried = load_options(TuneConfig, config.read_text(), str(config))[0]
@@ -59,26 +69,26 @@ def lab_tune(  # noqa: PLR0913 (one option a decision)
             "give --warehouse; or --items, --outcomes and --start of a replay; or --kuairec"
         )
     night, where = NightConfig(), {}
-    if warehouse is not None:
-        opened = Warehouse.open(warehouse)
-        period = period_asked(opened, first, last, allow_gap=False)
-        night = replace(night, selection=period.selection)
-        shape = shape_of(opened, period, sum_period(opened, period, [None]))
-        where = asdict(shape)
-        seed = period.nights[-1].seed if seed is None else seed
-        play = in_world(shape.rules, tried, seed)
-    else:
-        universe = _universe(items, outcomes, start, kuairec)
-        where = {"users": len(universe.user_ids), "outcomes": len(universe.known.rows)}
-        play = in_replay(universe, tried)
-    if policy:
-        asked = policy_asked(policy, night.selection)
-        night = night if asked is None else replace(night, selection=asked)
     with told() as note:
+        note("read the log")
+        if warehouse is not None:
+            opened = Warehouse.open(warehouse)
+            period = period_asked(opened, first, last, allow_gap=False)
+            night = replace(night, selection=period.selection)
+            shape = shape_of(opened, period, sum_period(opened, period, [None]))
+            where = asdict(shape)
+            seed = period.nights[-1].seed if seed is None else seed
+            play = in_world(shape.rules, tried, seed)
+        else:
+            universe = _universe(items, outcomes, start, kuairec)
+            where = {"users": len(universe.user_ids), "outcomes": len(universe.known.rows)}
+            play = in_replay(universe, tried)
+        if policy:
+            asked = policy_asked(policy, night.selection)
+            night = night if asked is None else replace(night, selection=asked)
         points = tune_policy(play, night, tried, seed=seed or 0, note=note)
-    if format == "json":
-        rows = [asdict(point) for point in points]
-        print(json.dumps({"shape": where, "config": asdict(tried), "rows": rows}))
+    if json:
+        print_json({"shape": where, "config": tried, "rows": points})
     else:
         print_curves(points, where, wide_console(), replayed=warehouse is None)
 

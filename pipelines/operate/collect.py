@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipelines.config import NightConfig
+from pipelines.config_files import config_of
 from pipelines.manifests import Manifest, StoredFile, Tables
-from pipelines.nights import config_of
 from pipelines.storage import join, remove_paths
 from pipelines.taken import Taking, take
 from pipelines.warehouse import Warehouse

@@ -1,48 +1,35 @@
-"""The operators' commands: before, during and after a night."""
+"""The operators' commands: before, during and after a night.
+
+What they run is imported when they run: their options are known at once.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from pipelines.importers.command import clock
-from pipelines.night_options import WarehouseOption, night_asked, parse_date
-from pipelines.nights import run_night
-from pipelines.operate.collect import collect, plan_collection
-from pipelines.operate.difference import compare_nights
-from pipelines.operate.doctor import (
-    CLEAN_AFTER_HOURS,
-    Checkup,
-    check_machine,
-    check_warehouse,
-    clean,
+from pipelines.json_output import JsonOption, print_json
+from pipelines.night_options import (
+    WarehouseOption,
+    date_option,
+    night_asked,
+    nights_run,
+    nights_to_run,
+    parse_date,
 )
-from pipelines.operate.erase import erase as erase_user
-from pipelines.operate.erase import user_of
-from pipelines.operate.forecast import forecast
-from pipelines.operate.metrics import render_metrics
-from pipelines.operate.status import next_night, nights_of, staged_nights, status_of
-from pipelines.operate.validation import validate
-from pipelines.operate.views import (
-    as_json,
-    show_checkup,
-    show_collection,
-    show_difference,
-    show_erasure,
-    show_forecast,
-    show_nights,
-    show_status,
-    show_validation,
-)
-from pipelines.progress import counting_bar
-from pipelines.summary import show_night, wide_console
-from pipelines.warehouse import Warehouse
 
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object instead of tables")]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.warehouse import Warehouse
+
+NextOption = Annotated[
+    str | None,
+    typer.Option(help="the night; the next one by default", autocompletion=nights_to_run),
+]
 
 
 def status(warehouse: WarehouseOption, json: JsonOption = False) -> None:
@@ -50,7 +37,10 @@ def status(warehouse: WarehouseOption, json: JsonOption = False) -> None:
 
     Example: queryloop status --warehouse W
     """
-    _tell(status_of(Warehouse.open(warehouse)), show_status, json=json)
+    from pipelines.operate.status import status_of
+    from pipelines.operate.views import show_status
+
+    _tell(status_of(_open(warehouse)), show_status, json=json)
 
 
 def nights(
@@ -62,12 +52,15 @@ def nights(
 
     Example: queryloop nights --warehouse W --all
     """
-    _tell(nights_of(Warehouse.open(warehouse), every=every), show_nights, json=json)
+    from pipelines.operate.status import nights_of
+    from pipelines.operate.views import show_nights
+
+    _tell(nights_of(_open(warehouse), every=every), show_nights, json=json)
 
 
 def plan(
     warehouse: WarehouseOption,
-    date: Annotated[str | None, typer.Option(help="the night; the next one by default")] = None,
+    date: NextOption = None,
     allow_gap: Annotated[bool, typer.Option(help="as of `queryloop night`")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -75,7 +68,10 @@ def plan(
 
     Example: queryloop plan --warehouse W --date 2022-05-08
     """
-    opened = Warehouse.open(warehouse)
+    from pipelines.operate.forecast import forecast
+    from pipelines.operate.views import show_forecast
+
+    opened = _open(warehouse)
     night = _next(opened) if date is None else parse_date(date)
     found = forecast(opened, night, allow_gap=allow_gap)
     _tell(found, show_forecast, json=json)
@@ -83,27 +79,32 @@ def plan(
         raise typer.Exit(2)
 
 
-def resume(warehouse: WarehouseOption) -> None:
+def resume(warehouse: WarehouseOption, json: JsonOption = False) -> None:
     """Go on with the night that broke off, from its last finished job.
+
+    With --json a line is printed after each night; none where nothing broke off.
 
     Example: queryloop resume --warehouse W
     """
-    opened = Warehouse.open(warehouse)
-    begun = staged_nights(opened.root)
-    if not begun:
-        print("nothing broke off; `queryloop status` says what is next")
-        return
-    for night in sorted({s.date for s in begun}):
+    from pipelines.night import RunOptions
+    from pipelines.night_command import After, run_and_tell
+    from pipelines.operate.forecast import forecast
+    from pipelines.operate.status import staged_nights
+
+    opened = _open(warehouse)
+    nights = sorted({s.date for s in staged_nights(opened.root)})
+    if not nights:
+        typer.echo("nothing broke off; `queryloop status` says what is next", err=json)
+    for night in nights:
         found = forecast(opened, night)
         jobs = ", ".join(found.finished) or "none of this input and configuration"
-        print(f"{night}: finished jobs: {jobs}")
-        made = run_night(opened, night)
-        show_night(wide_console(), made)
+        typer.echo(f"{night}: finished jobs: {jobs}", err=json)
+        run_and_tell(opened, [night], RunOptions(), After(json=json))
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="a night, YYYY-MM-DD")],
-    second: Annotated[str, typer.Argument(help="a later one")],
+    first: Annotated[str, typer.Argument(help="a night, YYYY-MM-DD", autocompletion=nights_run)],
+    second: Annotated[str, typer.Argument(help="a later one", autocompletion=nights_run)],
     warehouse: WarehouseOption,
     users: Annotated[int, typer.Option(help="users named of those that moved most", min=0)] = 10,
     json: JsonOption = False,
@@ -112,9 +113,10 @@ def diff(
 
     Example: queryloop diff 2022-05-07 2022-05-08 --warehouse W
     """
-    found = compare_nights(
-        Warehouse.open(warehouse), parse_date(first), parse_date(second), users=users
-    )
+    from pipelines.operate.difference import compare_nights
+    from pipelines.operate.views import show_difference
+
+    found = compare_nights(_open(warehouse), parse_date(first), parse_date(second), users=users)
     _tell(found, show_difference, json=json)
 
 
@@ -132,9 +134,20 @@ def doctor(
 
     Example: queryloop doctor --warehouse W --clean
     """
+    from pipelines.importers.command import clock
+    from pipelines.operate.doctor import (
+        CLEAN_AFTER_HOURS,
+        Checkup,
+        check_machine,
+        check_warehouse,
+        clean,
+    )
+    from pipelines.operate.views import show_checkup
+    from pipelines.progress import counting_bar
+
     found = Checkup(tuple(check_machine()))
     if warehouse is not None:
-        opened = Warehouse.open(warehouse)
+        opened = _open(warehouse)
         with counting_bar("files") as tell:
             seen = check_warehouse(opened, clock() / 1e6, quick=quick, tell=tell)
         found = Checkup((*found.findings, *seen.findings), seen.strays)
@@ -148,14 +161,17 @@ def doctor(
 
 def check_input(
     warehouse: WarehouseOption,
-    date: Annotated[str | None, typer.Option(help="the night; the next one by default")] = None,
+    date: NextOption = None,
     json: JsonOption = False,
 ) -> None:
     """Hold a night's input against the nights before it; exit 1 where it looks otherwise.
 
     Example: queryloop validate --warehouse W --date 2022-05-08
     """
-    opened = Warehouse.open(warehouse)
+    from pipelines.operate.validation import validate
+    from pipelines.operate.views import show_validation
+
+    opened = _open(warehouse)
     found = validate(opened, _next(opened) if date is None else parse_date(date))
     _tell(found, show_validation, json=json)
     if found.anomalies:
@@ -171,7 +187,11 @@ def gc(
 
     Example: queryloop gc --warehouse W --dry-run
     """
-    opened = Warehouse.open(warehouse)
+    from pipelines.importers.command import clock
+    from pipelines.operate.collect import collect, plan_collection
+    from pipelines.operate.views import show_collection
+
+    opened = _open(warehouse)
     found = plan_collection(opened) if dry_run else collect(opened, clock())
     _tell(found, show_collection, json=json)
 
@@ -186,7 +206,13 @@ def erase(
 
     Example: queryloop erase --warehouse W --user 4711 --yes
     """
-    opened = Warehouse.open(warehouse)
+    from pipelines.importers.command import clock
+    from pipelines.operate.erase import erase as erase_user
+    from pipelines.operate.erase import user_of
+    from pipelines.operate.views import show_erasure
+    from pipelines.progress import counting_bar
+
+    opened = _open(warehouse)
     user_id = user_of(opened, user)
     if not yes:
         typer.confirm(f"erase user {user_id} from {opened.root}? it cannot be undone", abort=True)
@@ -199,42 +225,41 @@ def erase(
 
 def metrics(
     warehouse: WarehouseOption,
-    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+    date: Annotated[str | None, date_option("that night; the newest by default")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Print a night's books as OpenMetrics text; `queryloop night --metrics FILE` writes it.
 
     Example: queryloop metrics --warehouse W
     """
-    opened = Warehouse.open(warehouse)
-    print(render_metrics(night_asked(opened, date)), end="")
+    from pipelines.operate.metrics import render_metrics, samples_of
 
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "plan": plan,
-    "status": status,
-    "nights": nights,
-    "resume": resume,
-    "diff": diff,
-    "doctor": doctor,
-    "validate": check_input,
-    "metrics": metrics,
-    "gc": gc,
-    "erase": erase,
-}
+    manifest = night_asked(_open(warehouse), date)
+    if json:
+        print_json({"night": manifest.date, "samples": samples_of(manifest)})
+    else:
+        print(render_metrics(manifest), end="")
 
 
 def _tell(found: Any, show: Callable[[Console, Any], None], *, json: bool) -> None:
+    from pipelines.summary import wide_console
+
     if json:
-        print(as_json(found))
+        print_json(found)
     else:
         show(wide_console(), found)
 
 
+def _open(warehouse: str) -> Warehouse:
+    from pipelines.warehouse import Warehouse  # Arrow takes a moment to import
+
+    return Warehouse.open(warehouse)
+
+
 def _next(warehouse: Warehouse) -> dt.date:
+    from pipelines.operate.status import next_night
+
     night = next_night(warehouse.head(), warehouse.landings())
     if night is None:
         raise ValueError(f"nothing has landed in {warehouse.root}; run `queryloop import` first")
     return night
-
-
-__all__ = ["COMMANDS"]

@@ -14,11 +14,11 @@ from importlib.util import find_spec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.config_files import config_of
 from pipelines.folders import MADE, Folder, made_folders
 from pipelines.manifests import StoredFile
 from pipelines.models import models
 from pipelines.night import library_versions
-from pipelines.nights import config_of
 from pipelines.storage import (
     Listed,
     is_local,

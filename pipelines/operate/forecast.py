@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import NightConfig
+from pipelines.config_files import config_of
 from pipelines.manifests import LandedGroup, Manifest, Tables
 from pipelines.models import NoModel, learners_of, model_for, models
 from pipelines.night import library_versions, staged
-from pipelines.nights import check_next, config_of
+from pipelines.nights import check_next
 from pipelines.operate.status import Waiting, bytes_of, waiting_rows
 from pipelines.plan import NightPlan, open_items, plan_night
 from pipelines.storage import list_names

@@ -20,6 +20,12 @@ _HELP = {
 Sample = tuple[str, Mapping[str, str], float]
 
 
+def samples_of(manifest: Manifest) -> list[dict[str, object]]:
+    """What the text has, for a program that reads JSON."""
+    names = ("name", "labels", "value")
+    return [dict(zip(names, sample, strict=True)) for sample in _samples(manifest)]
+
+
 def render_metrics(manifest: Manifest) -> str:
     """The text of one night; ends with `# EOF`, as OpenMetrics 1.0 asks."""
     lines, last = [], ""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipelines.config import ConfigError
+from pipelines.config_files import config_of
 from pipelines.manifests import LandedGroup, Landing, Manifest, Part, Tables
 from pipelines.models import models
-from pipelines.nights import config_of
 from pipelines.plan import cutoff_of, date_of
 from pipelines.storage import join, list_tree
 from pipelines.warehouse import EVENT_TABLES, Warehouse

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config_files import config_of
 from pipelines.manifests import LandedGroup, Manifest
-from pipelines.nights import config_of
 from pipelines.operate.anomalies import Anomaly, Figures, anomalies
 from pipelines.plan import cutoff_of, open_items
 from pipelines.stored import read_columns

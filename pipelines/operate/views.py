@@ -1,11 +1,8 @@
-"""What the operators' commands print: tables for people, or one JSON object with `--json`."""
+"""What the operators' commands print: tables for people."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,12 +17,6 @@ from pipelines.operate.status import Night, Status, Waiting
 from pipelines.operate.validation import Validation
 
 _COLOURS = {OK: "green", "warn": "yellow", FAIL: "red"}
-
-
-def as_json(record: Any) -> str:
-    """A dataclass, or several, as one JSON text."""
-    plain = [asdict(r) for r in record] if isinstance(record, Sequence) else asdict(record)
-    return json.dumps(plain, indent=1, default=_plain)
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -213,7 +204,3 @@ def _table(*columns: str, left: int = 3) -> Table:
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place < left else "right", overflow="fold")
     return table
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -4,43 +4,52 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipelines.config import config_from_manifest
+from pipelines.config_files import config_of
+from pipelines.json_output import JsonOption, print_json
 from pipelines.manifests import Manifest
-from pipelines.night_options import WarehouseOption
-from pipelines.nights import config_of
+from pipelines.night_options import WarehouseOption, date_option
 from pipelines.plan import open_items
+from pipelines.progress import told
 from pipelines.report import render_report
 from pipelines.spacing.file import PAGE, Known, check_spacing, load_spacing
 from pipelines.spacing.inputs import changed_files, read_spacing, with_digests
-from pipelines.spacing.pages import curve_page, preview_page, show_curve, show_preview
+from pipelines.spacing.pages import (
+    curve_page,
+    preview_page,
+    preview_record,
+    show_curve,
+    show_preview,
+)
 from pipelines.spacing.preview import Preview, ServedNight, spacing_curve
 from pipelines.summary import wide_console
 from pipelines.warehouse import Warehouse
 from retrieval.spacing.classes import Spacing
 from retrieval.spacing.explain import Explanation, Standing
 
-spacing_app = typer.Typer(no_args_is_help=True, help="Diversity and spacing classes of the feed.")
-
 FileArgument = Annotated[Path, typer.Argument(help="a spacing.yaml")]
 HtmlOption = Annotated[Path | None, typer.Option(help="HTML page to write, for a browser offline")]
 SampleOption = Annotated[int, typer.Option(help="users, chosen by hash")]
 
 
-@spacing_app.command("check")
 def check(
     file: FileArgument,
     warehouse: Annotated[
         str | None, typer.Option("--warehouse", "-w", help="check names and labels against it")
     ] = None,
     page: Annotated[int, typer.Option(help="items on a page, where no warehouse says it")] = PAGE,
+    json: JsonOption = False,
 ) -> None:
-    """Check a spacing file: refused (exit 2) or warned of, with file, line, value and cure."""
+    """Check a spacing file: refused (exit 2) or warned of, with file, line, value and cure.
+
+    Example: queryloop spacing check W/spacing.yaml --warehouse W
+    """
     known = Known()
     text = file.read_text(encoding="utf-8")
     if warehouse is not None:
@@ -48,60 +57,86 @@ def check(
         page = config_of(opened).feed.size
         known = known_of(opened, load_spacing(text, str(file), page=page))
     warnings = check_spacing(text, str(file), known, page=page)
-    for line in warnings:
-        print(f"warning: {line}")
     spacing = load_spacing(text, str(file), page=page)
     off = len(spacing.classes) - len(spacing.works)
+    if json:
+        works = [one.id for one in spacing.works]
+        print_json({"file": file, "works": works, "off": off, "warnings": warnings})
+        return
+    for line in warnings:
+        print(f"warning: {line}")
     print(f"{file}: {len(spacing.works)} classes, {off} switched off, {len(warnings)} warnings")
 
 
-@spacing_app.command("preview")
-def preview(
+def preview(  # noqa: PLR0913 (one option a decision)
     file: FileArgument,
     warehouse: WarehouseOption,
     user: Annotated[int | None, typer.Option(help="one user's feed, side by side")] = None,
     sample: SampleOption = 500,
-    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+    date: Annotated[str | None, date_option("that night; the newest by default")] = None,
     against: Annotated[
         Path | None, typer.Option(help="compare with this file, not with what was served")
     ] = None,
     html: HtmlOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Show what a file would do to the feeds of a night that was served."""
+    """Show what a file would do to the feeds of a night that was served.
+
+    Example: queryloop spacing preview W/spacing.yaml --warehouse W --html preview.html
+    """
     opened = Warehouse.open(warehouse)
-    night = ServedNight.of(opened, night_of(opened, date), user=user, sample=sample)
-    old = config_from_manifest(night.manifest).spacing
-    if against is not None:
-        old = _read(against, opened, night.config.size)
-    found = Preview.of(night, old, _read(file, opened, night.config.size))
-    show_preview(wide_console(), found)
-    _write(html, lambda: render_report(preview_page(found, str(file))))
+    with told() as note:
+        note("read the night")
+        night = ServedNight.of(opened, night_of(opened, date), user=user, sample=sample)
+        old = config_from_manifest(night.manifest).spacing
+        if against is not None:
+            old = _read(against, opened, night.config.size)
+        note("rerank it twice")
+        found = Preview.of(night, old, _read(file, opened, night.config.size))
+    if json:
+        print_json(preview_record(found))
+    else:
+        show_preview(wide_console(), found)
+    _write(html, lambda: render_report(preview_page(found, str(file))), quiet=json)
 
 
-@spacing_app.command("curve")
 def curve(
     file: FileArgument,
     warehouse: WarehouseOption,
     spacing_class: Annotated[str, typer.Option("--class", help="whose weight goes from 0 to 1")],
     sample: SampleOption = 500,
-    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+    date: Annotated[str | None, date_option("that night; the newest by default")] = None,
     html: HtmlOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Exposure of a class, its neighbouring pairs and the utility given up, by its weight."""
+    """Exposure of a class, its neighbouring pairs and the utility given up, by its weight.
+
+    Example: queryloop spacing curve W/spacing.yaml --warehouse W --class long_videos
+    """
     opened = Warehouse.open(warehouse)
-    night = ServedNight.of(opened, night_of(opened, date), user=None, sample=sample)
-    points = spacing_curve(night, _read(file, opened, night.config.size), spacing_class)
-    show_curve(wide_console(), points)
-    _write(html, lambda: render_report(curve_page(points, spacing_class, str(file))))
+    with told() as note:
+        note("read the night")
+        night = ServedNight.of(opened, night_of(opened, date), user=None, sample=sample)
+        new = _read(file, opened, night.config.size)
+        points = spacing_curve(night, new, spacing_class, note=note)
+    if json:
+        print_json({"class": spacing_class, "users": night.users, "points": points})
+    else:
+        show_curve(wide_console(), points)
+    _write(html, lambda: render_report(curve_page(points, spacing_class, str(file))), quiet=json)
 
 
-@spacing_app.command("diff")
-def diff(before: FileArgument, after: FileArgument) -> None:
-    """Say what differs between two spacing files, class by class."""
+def diff(before: FileArgument, after: FileArgument, json: JsonOption = False) -> None:
+    """Say what differs between two spacing files, class by class.
+
+    Example: queryloop spacing diff old.yaml W/spacing.yaml
+    """
     old, new = (load_spacing(f.read_text(encoding="utf-8"), str(f)) for f in (before, after))
     lines = list(differences(old, new))
-    for line in lines or ["no difference"]:
-        print(line)
+    if json:
+        print_json({"differences": lines})
+    else:
+        print(*(lines or ["no difference"]), sep="\n")
 
 
 def explain_feed(
@@ -109,13 +144,19 @@ def explain_feed(
     user: Annotated[int, typer.Option(help="whose feed")],
     position: Annotated[int, typer.Option(help="from 0")],
     surface: Annotated[str, typer.Option(help="which feed")] = "home",
-    date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
+    date: Annotated[str | None, date_option("that night; the newest by default")] = None,
+    json: JsonOption = False,
 ) -> None:
-    """Say why an item stands where it stands: its utility, what caused it, the rival it beat."""
+    """Say why an item stands where it stands: its utility, what caused it, the rival it beat.
+
+    Example: queryloop explain-feed --warehouse W --user 17 --position 0
+    """
     opened = Warehouse.open(warehouse)
     night = ServedNight.of(opened, night_of(opened, date), user=user, sample=1)
-    for line in explain_lines(night, user, surface, position):
-        print(line)
+    if json:
+        print_json(explain_record(night, user, surface, position))
+    else:
+        print(*explain_lines(night, user, surface, position), sep="\n")
 
 
 def explain_lines(night: ServedNight, user: int, surface: str, position: int) -> Iterator[str]:
@@ -124,15 +165,8 @@ def explain_lines(night: ServedNight, user: int, surface: str, position: int) ->
     Raises:
         ValueError: There is no such position.
     """
-    feed, explained = night.explained(user, surface)
-    if not 0 <= position < feed.num_rows:
-        raise ValueError(
-            f"the feed of user {user} on {surface!r} has {feed.num_rows} positions from 0; "
-            f"there is no {position}"
-        )
+    row, found = _explained(night, user, surface, position)
     config = config_from_manifest(night.manifest)
-    found = explained(position)
-    row = feed.slice(position, 1).to_pylist()[0]
     changed = changed_files(config.spacing, night.warehouse.root)
     if changed:
         yield f"note: {', '.join(changed)} changed since that night; members may differ from then"
@@ -141,6 +175,25 @@ def explain_lines(night: ServedNight, user: int, surface: str, position: int) ->
     draws = ", ".join(f"{d['draw_id']} (rank {d['rank']})" for d in row["draws"])
     yield f"  retrieved by draw {draws}; config version {row['config_version']}"
     yield from _rival_lines(found, night)
+
+
+def explain_record(night: ServedNight, user: int, surface: str, position: int) -> dict[str, Any]:
+    """The same as `--json` has it: the row of FEED, the item that stands there, its rival."""
+    row, found = _explained(night, user, surface, position)
+    return {"night": night.manifest.date, **row, **asdict(found)}
+
+
+def _explained(
+    night: ServedNight, user: int, surface: str, position: int
+) -> tuple[dict[str, Any], Explanation]:
+    feed, explained = night.explained(user, surface)
+    if not 0 <= position < feed.num_rows:
+        raise ValueError(
+            f"the feed of user {user} on {surface!r} has {feed.num_rows} positions from 0; "
+            f"there is no {position}"
+        )
+    row: dict[str, Any] = feed.slice(position, 1).to_pylist()[0]
+    return row, explained(position)
 
 
 def _rival_lines(found: Explanation, night: ServedNight) -> Iterator[str]:
@@ -237,7 +290,7 @@ def night_of(warehouse: Warehouse, date: str | None) -> Manifest:
     raise ValueError(f"{warehouse.root} has served no feed yet; run `queryloop night` first")
 
 
-def _write(path: Path | None, page: Any) -> None:
+def _write(path: Path | None, page: Any, *, quiet: bool) -> None:
     if path is not None:
         path.write_text(page(), encoding="utf-8")
-        print(f"wrote {path}")
+        typer.echo(f"wrote {path}", err=quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -74,6 +75,24 @@ def feed_rows(preview: Preview) -> list[tuple[str, ...]]:
     before, after = (_first_feed(t) for t in (preview.before, preview.after))
     places = {row["item_id"]: row["position"] for row in before}
     return [_feed_row(preview, old, new, places) for old, new in zip(before, after, strict=True)]
+
+
+def preview_record(preview: Preview) -> dict[str, Any]:
+    """The preview as `--json` has it; exposure by position, a list a class."""
+    works = [one.id for one in preview.spacing.config.works]
+    exposure = {
+        when: dict(zip(works, preview.exposure(feed).T.tolist(), strict=True))
+        for when, feed in (("before", preview.before), ("after", preview.after))
+    }
+    return {
+        "night": preview.night.manifest.date,
+        "users": preview.night.users,
+        "moved_share": preview.moved_share,
+        "relevance_given_up": preview.relevance_given_up,
+        "utility_given_up": preview.utility_given_up,
+        "counts": preview.counts,
+        "exposure": exposure,
+    }
 
 
 def show_preview(console: Console, preview: Preview) -> None:

@@ -200,7 +200,11 @@ class CurvePoint:
 
 
 def spacing_curve(
-    night: ServedNight, spacing: Spacing, class_id: str, weights: Sequence[float] = CURVE_WEIGHTS
+    night: ServedNight,
+    spacing: Spacing,
+    class_id: str,
+    weights: Sequence[float] = CURVE_WEIGHTS,
+    note: Callable[[str], None] = lambda text: None,
 ) -> list[CurvePoint]:
     """Exposure of a class, its adjacent pairs and the utility given up, by its weight.
 
@@ -218,6 +222,7 @@ def spacing_curve(
     column = [c.id for c in spacing.works].index(class_id)
     worth = 0.0
     for weight in weights:
+        note(f"rerank at weight {weight:g}")
         classes = tuple(_weighed(c, class_id, weight) for c in loose.classes)
         tried = replace(prepared, config=replace(loose, classes=classes))
         feed = night.feed(tried)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from pipelines.catalog import open_session, write_catalog
-from pipelines.night_options import NightOption, WarehouseOption, night_or_head
+from pipelines.json_output import JsonOption, print_json
+from pipelines.night_options import NightOption, WarehouseOption, among, night_or_head
 from pipelines.sql.answers import ANSWER_FORMATS, check_answer, give_answer
 from pipelines.sql.prompt import Prompt, run_piped
 from pipelines.warehouse import Warehouse
@@ -21,7 +22,10 @@ def sql(
         str | None, typer.Argument(help="SQL; without one: a prompt, or statements from a pipe")
     ] = None,
     date: NightOption = None,
-    format: Annotated[str, typer.Option(help=", ".join(ANSWER_FORMATS))] = "table",
+    format: Annotated[
+        str, typer.Option(help=", ".join(ANSWER_FORMATS), autocompletion=among(*ANSWER_FORMATS))
+    ] = "table",
+    json: JsonOption = False,
     out: Annotated[Path | None, typer.Option(help="file to write the answer to")] = None,
 ) -> None:
     """Ask the tables in DuckDB.
@@ -31,6 +35,7 @@ def sql(
     Example: queryloop sql -w W --date 2022-05-08 --format parquet --out lift.parquet
     "FROM arm_lift('long_view')"
     """
+    format = "json" if json else format
     check_answer(format, out, terminal=sys.stdout.isatty())
     opened = Warehouse.open(warehouse)
     with open_session(opened, night_or_head(opened, date)) as session:
@@ -46,6 +51,7 @@ def catalog(
     warehouse: WarehouseOption,
     out: Annotated[Path, typer.Option(help="DuckDB file to write")],
     date: NightOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write a DuckDB database of documented views; open it read-only with any client.
 
@@ -53,4 +59,7 @@ def catalog(
     """
     opened = Warehouse.open(warehouse)
     write_catalog(opened, out, night_or_head(opened, date))
-    print(f"wrote {out}; its views read the files of {opened.root}")
+    if json:
+        print_json({"catalog": out, "warehouse": opened.root})
+    else:
+        print(f"wrote {out}; its views read the files of {opened.root}")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.catalog import query_rows
-from pipelines.demo import DemoOptions, run_demo
+from pipelines.demo.command import run_demo
 from pipelines.demo.loop import ARMS, REWARD, START, DemoRun, night_config, play
 from pipelines.demo.measures import (
     Served,
@@ -20,6 +20,7 @@ from pipelines.demo.measures import (
     story_day,
     uplift,
 )
+from pipelines.demo.options import DemoOptions
 from pipelines.demo.views import Findings, chart_statements, sql_statements
 from pipelines.warehouse import Warehouse
 from pipelines.worlds.demo import ITEMS_PER_TOPIC, TOPIC_NAMES

@@ -19,6 +19,7 @@ from pipelines.health.alarms import HealthConfig, figure_alarms
 from pipelines.health.command import after_night, health_lines
 from pipelines.health.figures import MEANINGS, measure_health, record_health
 from pipelines.health.records import Figure, Health, read_health
+from pipelines.night_command import After, tell_night
 from pipelines.warehouse import Warehouse
 from tests.pipelines.conftest import Served
 
@@ -212,7 +213,7 @@ def test_a_night_prints_its_health_and_stops_where_an_alarm_rings(
     warehouse = Warehouse.open(str(tmp_path / "w"))
     config = tmp_path / "w" / "queryloop.yaml"
     console = Console(width=200)
-    after_night(console, warehouse, served.nights[LAST], strict=True)  # too few rows to ring
+    tell_night(warehouse, served.nights[LAST], After(strict=True))  # too few rows to ring
     said = capsys.readouterr().out
     assert "value per impression: counts, counts: 0." in said
     assert "ALARM" not in said
@@ -223,7 +224,8 @@ def test_a_night_prints_its_health_and_stops_where_an_alarm_rings(
     after_night(console, warehouse, served.nights[LAST])
     assert "ALARM late impressions: " in capsys.readouterr().out
     with pytest.raises(typer.Exit) as ended:
-        after_night(console, warehouse, served.nights[LAST], strict=True)
+        tell_night(warehouse, served.nights[LAST], After(strict=True, json=True))
+    assert json.loads(capsys.readouterr().out)["alarms"][0]["what"] == "late impressions"
     assert ended.value.exit_code == 1
     page = (tmp_path / "pages" / f"{served.nights[LAST].date}.html").read_text()
     assert "ALARM late impressions" in page
