@@ -16,6 +16,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from pipelines.logs import tell
+
 Table = Mapping[str, "str | Mapping[str, str]"]
 
 COMMANDS: Table = {
@@ -105,9 +107,17 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         """Parse the command line, by the options of the function."""
-        if parent is not None and isinstance(parent.obj, dict):  # what a log says of every line
-            parent.obj["command"] = f"{parent.command_path} {info_name}".partition(" ")[2]
-        return load(str(self.name), self.place).make_context(info_name, args, parent, **extra)
+        if parent is None or extra.get("resilient_parsing"):  # of a completion
+            return load(str(self.name), self.place).make_context(info_name, args, parent, **extra)
+        path = f"{parent.command_path} {info_name}".partition(" ")[2]
+        if isinstance(parent.obj, dict):  # what a log says in every line
+            parent.obj["command"] = path
+        for given in (arg.partition("=")[0] for arg in args):
+            if given in _of_all(parent):
+                parent.fail(f"{given} goes before the command: queryloop {given} {path} ...")
+        made = load(str(self.name), self.place).make_context(info_name, args, parent, **extra)
+        tell("started")
+        return made
 
 
 class BeamCommand(TyperCommand):
@@ -140,6 +150,12 @@ def docstring(place: str) -> str:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return ast.get_docstring(node) or ""
     raise LookupError(f"{path} has no function {function}; correct pipelines.commands.COMMANDS")
+
+
+def _of_all(context: Any) -> set[str]:
+    """Options that stand before the command."""
+    params = context.find_root().command.params
+    return {name for p in params for name in p.opts if name != "--help"}
 
 
 def _group(name: str, table: Table) -> LazyGroup:

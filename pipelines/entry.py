@@ -23,7 +23,8 @@ class CommandGroup(LazyGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was called, and log how it ended."""
         started, code = time.perf_counter(), 0
-        with logging_to_stderr(ctx.params["log_format"], ctx.ensure_object(dict)):
+        ctx.obj = {"command": ""}
+        with logging_to_stderr(ctx.params["log_format"], ctx.obj):
             try:
                 return super().invoke(ctx)
             except typer.Exit as ended:

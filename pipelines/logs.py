@@ -1,7 +1,7 @@
 """What a scheduler reads on standard error: plain lines, or one JSON object a line.
 
     {"time": "2026-03-05T02:11:45.123Z", "level": "info", "event": "step", "command": "night",
-     "night": "2026-03-04", "step": "build_profiles", "rows_in": 11, "rows_out": 7, "seconds": 1.5}
+     "night": "2026-03-04", "step": "build_profiles", "rows_in": 11, "rows": 7, "seconds": 1.5}
 
 `time`, `level`, `event` and `command` are in every line; `message` where there are words for
 people. What other libraries log, and Python's warnings, come as events `log` and `warning`.

@@ -46,7 +46,7 @@ from pipelines.object_stores import without_secrets
 from pipelines.outcomes import AttributeOutcomes
 from pipelines.plan import NightPlan, open_items, package_version
 from pipelines.profiles import BuildProfiles
-from pipelines.progress import progress_bars
+from pipelines.progress import progress_bars, told
 from pipelines.queries import SelectQueries
 from pipelines.rewards import TallyRewards
 from pipelines.runner_options import RunnerOptions
@@ -156,7 +156,9 @@ def run_plan(
     started = time.perf_counter()
     stored, books = dict(plan.given), []
     serves = plan.kind == "night" and run.until == "feed"
-    serving = plan_serving(plan) if serves else {}
+    with told(show=run.progress and serves) as note:
+        note("open the models and their indexes")
+        serving = plan_serving(plan) if serves else {}
 
     learned = run_job(plan, run, "1-learn", learn)
     check_rejected(learned, plan)

@@ -11,11 +11,11 @@ from typing import Any
 
 import typer
 
+from pipelines.clock import clock
 from pipelines.config_files import config_of
 from pipelines.fingerprint import LATE_FILE_TABLES, Difference, Run, compare, fingerprint
 from pipelines.health.command import after_night
 from pipelines.health.records import Alarm
-from pipelines.importers.command import clock
 from pipelines.json_output import print_json
 from pipelines.logs import tell
 from pipelines.manifests import Manifest
@@ -25,7 +25,7 @@ from pipelines.night_options import night_asked, parse_date
 from pipelines.nights import rebuild, run_nights
 from pipelines.operate.metrics import write_metrics
 from pipelines.plan import date_of
-from pipelines.progress import counting_bar, training_bar
+from pipelines.progress import counting_bar, told, training_bar
 from pipelines.summary import show_model, show_night, wide_console
 from pipelines.training import TrainOptions, train_models
 from pipelines.warehouse import Warehouse
@@ -76,7 +76,9 @@ def tell_night(warehouse: Warehouse, manifest: Manifest, after: After) -> None:
     show_night(console, manifest)
     if after.metrics is not None:
         write_metrics(manifest, after.metrics)
-    alarms = after_night(console, warehouse, manifest)
+    with told() as note:
+        note("measure how the loop does")
+        alarms = after_night(console, warehouse, manifest)
     for alarm in alarms:
         about = {"night": manifest.date, "what": alarm.what, "detail": alarm.message}
         tell("alarm", about=about, level=logging.WARNING)

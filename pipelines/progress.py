@@ -93,8 +93,11 @@ def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def told() -> Iterator[Callable[[str], None]]:
+def told(*, show: bool = True) -> Iterator[Callable[[str], None]]:
     """Say what is being done: the function given takes each new text."""
+    if not show:
+        yield lambda text: None
+        return
     if not shows_bars():
         due = _Due()
         yield lambda text: tell("progress", text) if due() else None

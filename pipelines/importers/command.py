@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 from rich.console import Console
 
+from pipelines.clock import clock
 from pipelines.config import NightConfig
 from pipelines.config_files import config_of
 from pipelines.importers.foreign import ForeignLog
@@ -66,11 +66,6 @@ def import_tables(
             note=note,
         )
     _land(warehouse, log, "tables " + " ".join(sorted(paths)), config, json=json)
-
-
-def clock() -> int:
-    """Microseconds since 1970: the one look at the clock; rows later than it are refused."""
-    return time.time_ns() // 1000
 
 
 def catalogue_width(warehouse: Warehouse) -> int | None:

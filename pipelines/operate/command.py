@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from pipelines.warehouse import Warehouse
 
+Found = TypeVar("Found")
 NextOption = Annotated[
     str | None,
     typer.Option(help="the night; the next one by default", autocompletion=nights_to_run),
@@ -73,7 +75,7 @@ def plan(
 
     opened = _open(warehouse)
     night = _next(opened) if date is None else parse_date(date)
-    found = forecast(opened, night, allow_gap=allow_gap)
+    found = _made("look at what waits", lambda: forecast(opened, night, allow_gap=allow_gap))
     _tell(found, show_forecast, json=json)
     if found.problem:
         raise typer.Exit(2)
@@ -116,7 +118,8 @@ def diff(
     from pipelines.operate.difference import compare_nights
     from pipelines.operate.views import show_difference
 
-    found = compare_nights(_open(warehouse), parse_date(first), parse_date(second), users=users)
+    opened, days = _open(warehouse), (parse_date(first), parse_date(second))
+    found = _made("compare", lambda: compare_nights(opened, *days, users=users))
     _tell(found, show_difference, json=json)
 
 
@@ -134,7 +137,7 @@ def doctor(
 
     Example: queryloop doctor --warehouse W --clean
     """
-    from pipelines.importers.command import clock
+    from pipelines.clock import clock
     from pipelines.operate.doctor import (
         CLEAN_AFTER_HOURS,
         Checkup,
@@ -172,7 +175,8 @@ def check_input(
     from pipelines.operate.views import show_validation
 
     opened = _open(warehouse)
-    found = validate(opened, _next(opened) if date is None else parse_date(date))
+    night = _next(opened) if date is None else parse_date(date)
+    found = _made("look at the input", lambda: validate(opened, night))
     _tell(found, show_validation, json=json)
     if found.anomalies:
         raise typer.Exit(1)
@@ -187,12 +191,13 @@ def gc(
 
     Example: queryloop gc --warehouse W --dry-run
     """
-    from pipelines.importers.command import clock
+    from pipelines.clock import clock
     from pipelines.operate.collect import collect, plan_collection
     from pipelines.operate.views import show_collection
 
     opened = _open(warehouse)
-    found = plan_collection(opened) if dry_run else collect(opened, clock())
+    find = plan_collection if dry_run else partial(collect, now=clock())
+    found = _made("look for what is old", lambda: find(opened))
     _tell(found, show_collection, json=json)
 
 
@@ -206,7 +211,7 @@ def erase(
 
     Example: queryloop erase --warehouse W --user 4711 --yes
     """
-    from pipelines.importers.command import clock
+    from pipelines.clock import clock
     from pipelines.operate.erase import erase as erase_user
     from pipelines.operate.erase import user_of
     from pipelines.operate.views import show_erasure
@@ -239,6 +244,15 @@ def metrics(
         print_json({"night": manifest.date, "samples": samples_of(manifest)})
     else:
         print(render_metrics(manifest), end="")
+
+
+def _made(what: str, make: Callable[[], Found]) -> Found:
+    """What `make` gives; meanwhile a terminal shows what is being done."""
+    from pipelines.progress import told
+
+    with told() as note:
+        note(what)
+        return make()
 
 
 def _tell(found: Any, show: Callable[[Console, Any], None], *, json: bool) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.operate.collect import Collection
-from pipelines.operate.difference import Measure, NightDiff
-from pipelines.operate.doctor import FAIL, OK, Checkup
-from pipelines.operate.erase import Erasure
-from pipelines.operate.forecast import Change, Forecast, new_options
-from pipelines.operate.status import Night, Status, Waiting
-from pipelines.operate.validation import Validation
+if TYPE_CHECKING:  # what they need of Beam is not needed to print them
+    from pipelines.operate.collect import Collection
+    from pipelines.operate.difference import Measure, NightDiff
+    from pipelines.operate.doctor import Checkup
+    from pipelines.operate.erase import Erasure
+    from pipelines.operate.forecast import Change, Forecast
+    from pipelines.operate.status import Night, Status, Waiting
+    from pipelines.operate.validation import Validation
 
-_COLOURS = {OK: "green", "warn": "yellow", FAIL: "red"}
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -144,6 +146,8 @@ def show_validation(console: Console, found: Validation) -> None:
 
 def show_difference(console: Console, diff: NightDiff) -> None:
     """What changed between two nights."""
+    from pipelines.operate.forecast import new_options
+
     new = new_options(diff.config)
     for change in (*(c for c in diff.config if c not in new), *diff.versions):
         console.print(Text(f"{change.name}: {_arrow(change)}"))

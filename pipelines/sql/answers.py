@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.answers import FORMATS, render
+from pipelines.catalog_session import CatalogSession
+from pipelines.logs import shows_bars
 from pipelines.storage import unique_name
 
 ANSWER_FORMATS = (*FORMATS, "parquet")
@@ -20,6 +22,17 @@ def check_answer(format: str, out: Path | None, *, terminal: bool) -> None:
         raise ValueError(f"format must be one of {', '.join(ANSWER_FORMATS)}, got {format!r}")
     if format == "parquet" and out is None and terminal:
         raise ValueError("Parquet is no text for a terminal; give --out FILE or redirect: > FILE")
+
+
+def ask(session: CatalogSession, statement: str) -> pa.Table:
+    """The answer to a statement; on a terminal something turns until it is there."""
+    if not shows_bars():
+        return session.ask(statement)
+    from pipelines.progress import told  # drawing takes a moment to import
+
+    with told() as note:
+        note("asking")
+        return session.ask(statement)
 
 
 def give_answer(rows: pa.Table, format: str, out: Path | None) -> None:

@@ -11,7 +11,7 @@ import typer
 from pipelines.catalog import open_session, write_catalog
 from pipelines.json_output import JsonOption, print_json
 from pipelines.night_options import NightOption, WarehouseOption, among, night_or_head
-from pipelines.sql.answers import ANSWER_FORMATS, check_answer, give_answer
+from pipelines.sql.answers import ANSWER_FORMATS, ask, check_answer, give_answer
 from pipelines.sql.prompt import Prompt, run_piped
 from pipelines.warehouse import Warehouse
 
@@ -40,7 +40,7 @@ def sql(
     opened = Warehouse.open(warehouse)
     with open_session(opened, night_or_head(opened, date)) as session:
         if statement is not None:
-            give_answer(session.ask(statement), format, out)
+            give_answer(ask(session, statement), format, out)
         elif sys.stdin.isatty():
             Prompt(session, format, f"{opened.root}{f', night of {date}' if date else ''}").run()
         else:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipelines.catalog_session import CatalogSession
-from pipelines.sql.answers import check_answer, give_answer
+from pipelines.sql.answers import ask, check_answer, give_answer
 
 HISTORY = Path("~/.queryloop_history")
 _HISTORY_LINES = 1000
@@ -34,18 +34,18 @@ class Prompt:
         """Answer from `session` in `format`; `what` says over which tables, for people."""
         self._session, self._format, self._what = session, format, what
 
-    def run(self, ask: Callable[[str], str] = input) -> None:
-        """Until `.quit` or the end of input; `ask` shows a prompt and gives a line."""
+    def run(self, read: Callable[[str], str] = input) -> None:
+        """Until `.quit` or the end of input; `read` shows a prompt and gives a line."""
         check_answer(self._format, None, terminal=True)
         print(f"Queryloop over {self._what}. `.help` says what there is; statements end with ;")
         with _Editing(self._names()):
-            self._loop(ask)
+            self._loop(read)
 
-    def _loop(self, ask: Callable[[str], str]) -> None:
+    def _loop(self, read: Callable[[str], str]) -> None:
         text = ""
         while True:
             try:
-                line = ask(_MORE if text else _FIRST)
+                line = read(_MORE if text else _FIRST)
             except EOFError:
                 print()
                 return
@@ -86,7 +86,7 @@ class Prompt:
     def _answer(self, text: str) -> None:
         try:
             for statement in self._session.statements(text):
-                rows = self._session.ask(statement)
+                rows = ask(self._session, statement)
                 if rows.num_columns:
                     give_answer(rows, self._format, None)
         except ValueError as error:
@@ -111,7 +111,7 @@ def run_piped(session: CatalogSession, text: str, format: str, out: Path | None)
     single = out is not None or format == "parquet"
     answers = []
     for statement in statements:
-        rows = session.ask(statement)
+        rows = ask(session, statement)
         if not rows.num_columns:
             continue
         answers.append(rows)
