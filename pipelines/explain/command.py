@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines.explain.story import story_of
-from pipelines.explain.terminal import show_story
 from pipelines.json_output import JsonOption, print_json
 from pipelines.night_options import NightOption, WarehouseOption
-from pipelines.summary import wide_console
-from pipelines.warehouse import Warehouse
 
 
 def explain(
@@ -26,6 +22,11 @@ def explain(
 
     Example: queryloop explain --warehouse W --user 17 --html user.html
     """
+    from pipelines.explain.story import story_of  # what a completion of options can do without
+    from pipelines.explain.terminal import show_story
+    from pipelines.summary import wide_console
+    from pipelines.warehouse import Warehouse
+
     story = story_of(Warehouse.open(warehouse), user, date)
     if json:
         print_json(story)

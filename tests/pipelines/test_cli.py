@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import progress
 from pipelines.cli import main
 from pipelines.failures import failure_message, quiet_beam
+from pipelines.logs import logging_to_stderr, tell
 from pipelines.stored import _footer
 from pipelines.warehouse import Warehouse
 from tests.pipelines.small_world import (
@@ -339,6 +344,131 @@ def test_before_the_first_night_the_order_of_imports_does_not_matter(
     assert opened.read("PROFILES").num_rows > 0
     early = run("night", "-w", tmp_path / "w", "--date", day(0))
     refused(early, f"no impression before the end of {day(0)}; the first landed is of {day(1)}")
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_scheduler_reads_each_step_of_a_night_and_how_it_ended(run: Run, warehouse: Path) -> None:
+    said = run("--log-format", "json", "night", "-w", warehouse, "--date", day(2), "--json")
+    assert said.code == 0
+    lines, night = lines_of(said.err), lines_of(said.out)
+    assert all({"time", "level", "event", "command"} <= set(line) for line in lines)
+    assert [line["event"] for line in lines] == [
+        *("started", "job", "job", "job", *["step"] * 7, "published", "finished")
+    ]
+    times = [dt.datetime.fromisoformat(line["time"]) for line in lines]
+    assert times == sorted(times)
+    assert times[0].tzinfo == dt.UTC
+    assert {line["command"] for line in lines} == {"night"}
+    assert {line["night"] for line in lines[1:-1]} == {str(day(2))}
+    steps = {line["step"]: line for line in lines if line["event"] == "step"}
+    assert steps["rerank_feed"]["rows"] == night[0]["rows"]["FEED"] > 0
+    assert steps["select_queries"]["seconds"] >= 0
+    assert lines[-2]["manifest"] == night[0]["manifest"]
+    assert lines[-1]["exit_code"] == 0
+    assert night[0]["alarms"] == []
+    assert len(night) == 1
+
+
+def test_a_scheduler_reads_why_a_command_failed(
+    run: Run, imported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUERYLOOP_LOG_FORMAT", "json")
+    for words, event, message in (
+        (["night", "-w", imported, "--date", FAR], "failed", "lies in the future"),
+        (["night", "-w", imported, "--dat", FAR], "usage", "Did you mean --date?"),
+        (["nigth"], "usage", "Did you mean 'night'"),
+        (["status", "-w", imported, "--debug"], "usage", "goes before the command"),
+    ):
+        said = run(*words)
+        *_, why, end = lines_of(said.err)
+        assert (said.code, said.out) == (2, "")
+        assert (why["event"], why["level"]) == (event, "error")
+        assert message in why["message"]
+        assert (end["event"], end["exit_code"]) == ("finished", 2)
+
+
+def test_warnings_and_what_others_log_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr("json", {"command": "night"}), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old", UserWarning, stacklevel=1)
+        logging.getLogger("apache_beam.io").warning("no %s", "disk")
+        tell("note", "it is late", {"night": FIRST}, level=logging.WARNING)
+    first, second, third = lines_of(capsys.readouterr().err)
+    assert (first["event"], first["of"]) == ("warning", "py.warnings")
+    assert "UserWarning: old" in first["message"]
+    assert (second["event"], second["of"], second["message"]) == (
+        *("log", "apache_beam.io", "no disk"),
+    )
+    assert (third["event"], third["night"], third["level"]) == ("note", str(FIRST), "warning")
+    assert not logging.getLogger("queryloop").handlers
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_fault_of_ours_has_a_code_of_its_own_and_its_traceback(
+    run: Run, imported: Path, monkeypatch: pytest.MonkeyPatch, json_lines: bool
+) -> None:
+    def broken(warehouse: Warehouse) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("pipelines.operate.status.status_of", broken)
+    said = run(*(["--log-format", "json"] if json_lines else []), "status", "-w", imported)
+    assert said.code == 70
+    if json_lines:
+        fault = lines_of(said.err)[-2]
+        assert fault["event"] == "fault"
+        assert 'raise KeyError("x")' in fault["traceback"]
+    else:
+        assert "Traceback" in said.err
+        assert said.err.splitlines()[-1].startswith("queryloop: KeyError: 'x'; a fault of ours")
+
+
+def test_without_a_terminal_a_long_job_says_a_line_now_and_then(
+    run: Run, warehouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = run("night", "-w", warehouse, "--date", day(2))
+    assert quiet.err == ""
+    monkeypatch.setattr(progress, "EVERY", 0.001)
+    said = run("night", "-w", warehouse, "--date", day(2))  # again: it is replayed
+    lines = said.err.splitlines()
+    assert all(line.startswith("queryloop: ") for line in lines)
+    assert any("job 1 of 3: build_profiles" in line for line in lines)
+    assert "\r" not in said.err
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    doctor = run("doctor", "-w", warehouse)
+    assert "queryloop: files 1 of " in doctor.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init", "{w}2"],
+        ["fingerprint", "-w", "{w}"],
+        ["fingerprint", "-w", "{w}", "--compare", "{w}", "--all"],
+        ["metrics", "-w", "{w}"],
+        ["resume", "-w", "{w}"],
+        ["catalog", "-w", "{w}", "--out", "{w}.duckdb"],
+        ["report", "-w", "{w}", "--out", "{w}.html"],
+        ["export", "-w", "{w}", "--out", "{w}out"],
+        ["spacing", "check", "{w}/spacing.yaml", "-w", "{w}"],
+        ["spacing", "preview", "{w}/spacing.yaml", "-w", "{w}", "--html", "{w}.html"],
+        ["spacing", "diff", "{w}/spacing.yaml", "{w}/spacing.yaml"],
+        ["lab", "policies"],
+        ["import", "tables", "-w", "{w}", "--items", "{w}/../items.parquet"],
+        ["night", "-w", "{w}", "--date", day(1), "--rebuild"],
+    ],
+)
+def test_json_is_one_value_on_the_only_line(
+    run: Run, imported: Path, tmp_path: Path, words: list[object]
+) -> None:
+    shutil.copytree(imported, tmp_path / "w")
+    shutil.copy(imported.parent / "items.parquet", tmp_path)
+    said = run(*(str(w).replace("{w}", str(tmp_path / "w")) for w in words), "--json")
+    assert said.code == 0, said.err
+    assert all(isinstance(value, dict) for value in lines_of(said.out))
+    assert len(said.out.splitlines()) == (words[0] != "resume")  # of which there was nothing
 
 
 def with_vectors(items: pa.Table, version: str, width: int) -> list[dict[str, Any]]:
