@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from pipelines.commands import COMMANDS, LazyGroup
-from pipelines.failures import FAULT, INTERRUPTED, REFUSED, failure_message, quiet_beam
+from pipelines.failures import (
+    FAULT,
+    INTERRUPTED,
+    REFUSED,
+    failure_message,
+    quiet_beam,
+    was_interrupted,
+)
 from pipelines.logs import logging_to_stderr, tell
 
 
@@ -30,10 +37,7 @@ class CommandGroup(LazyGroup):
             except typer.Exit as ended:
                 code = ended.exit_code
                 raise
-            except KeyboardInterrupt:
-                code = INTERRUPTED
-                raise
-            except Exception as error:
+            except (Exception, KeyboardInterrupt) as error:
                 code = _ended(error, ctx.params)
                 raise typer.Exit(code) from None
             finally:
@@ -41,8 +45,13 @@ class CommandGroup(LazyGroup):
                 tell("finished", about={"exit_code": code, "seconds": seconds})
 
 
-def _ended(error: Exception, asked: dict[str, Any]) -> int:
+def _ended(error: Exception | KeyboardInterrupt, asked: dict[str, Any]) -> int:
     """Tell why a command failed; its exit code."""
+    if was_interrupted(error):
+        cure = "finished jobs stay, run it again to go on from them"
+        tell("interrupted", f"interrupted; {cure}", level=logging.ERROR)
+        return INTERRUPTED
+    assert isinstance(error, Exception)
     if isinstance(error, typer.Abort) or hasattr(error, "format_message"):  # how to type it
         if asked["log_format"] == "text":
             raise error

@@ -45,6 +45,12 @@ def quiet_beam(quiet: bool) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.NOTSET)
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether somebody asked to stop; Beam raises that of a step as any other error of it."""
+    asked = re.search(r"^KeyboardInterrupt\b", str(error), re.MULTILINE)
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and bool(asked))
+
+
 def failure_message(error: Exception) -> str | None:
     """What to tell the user; None where it is a fault of ours.
 

@@ -425,6 +425,23 @@ def test_a_fault_of_ours_has_a_code_of_its_own_and_its_traceback(
         assert said.err.splitlines()[-1].startswith("queryloop: KeyError: 'x'; a fault of ours")
 
 
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("KeyboardInterrupt [while running '3 Tally']")]
+)
+def test_an_interrupt_is_no_fault_wherever_it_is_met(
+    run: Run, imported: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def stopped(warehouse: Warehouse) -> None:
+        raise error
+
+    monkeypatch.setattr("pipelines.operate.status.status_of", stopped)
+    said = run("status", "-w", imported)
+    assert said.code == 130
+    assert said.err == (
+        "queryloop: interrupted; finished jobs stay, run it again to go on from them\n"
+    )
+
+
 def test_without_a_terminal_a_long_job_says_a_line_now_and_then(
     run: Run, warehouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
