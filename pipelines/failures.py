@@ -46,8 +46,8 @@ def quiet_beam(quiet: bool) -> None:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether somebody asked to stop; Beam raises that of a step as any other error of it."""
-    asked = re.search(r"^KeyboardInterrupt\b", str(error), re.MULTILINE)
+    """Whether somebody asked to stop; Beam and DuckDB raise that as they do any other error."""
+    asked = re.search(r"^(KeyboardInterrupt\b|Query interrupted$)", str(error), re.MULTILINE)
     return isinstance(error, KeyboardInterrupt) or (isinstance(error, RuntimeError) and bool(asked))
 
 

@@ -22,8 +22,8 @@ JsonOption = Annotated[
 
 
 def print_json(record: Any) -> None:
-    """Print dataclasses and what they hold as one line of JSON."""
-    print(as_json(record))
+    """Print dataclasses and what they hold as one line of JSON, at once: a pipe may be read."""
+    print(as_json(record), flush=True)
 
 
 def as_json(record: Any) -> str:

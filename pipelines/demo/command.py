@@ -36,6 +36,9 @@ def run_demo(
     started = time.perf_counter()
     with compiling_ahead(), told() if json else nullcontext() as note:
         tell = note or (lambda line: console.print(line, highlight=False, style="dim"))
+        tell(
+            f"a world of {options.users:,} users, {options.nights} nights; the first takes longest"
+        )
         run = play(options, tell)
     findings = Findings(run)
     print_findings(findings, console)

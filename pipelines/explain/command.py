@@ -34,7 +34,10 @@ def explain(
         show_story(wide_console(), story)
     if html is not None:
         from pipelines.explain.page import story_page  # drawing takes half a second to import
+        from pipelines.progress import told
         from pipelines.report import render_report
 
-        html.write_text(render_report(story_page(story, warehouse)), encoding="utf-8")
+        with told() as note:
+            note("draw the page")
+            html.write_text(render_report(story_page(story, warehouse)), encoding="utf-8")
         typer.echo(f"wrote {html}", err=json)

@@ -17,7 +17,7 @@ from pipelines.json_output import JsonOption, print_json
 from pipelines.manifests import Manifest
 from pipelines.night_options import NightOption, WarehouseOption, among, night_asked
 from pipelines.plan import open_items
-from pipelines.progress import counting_bar
+from pipelines.progress import counting_bar, told
 from pipelines.storage import unique_name
 from pipelines.stored import SCHEMAS
 from pipelines.warehouse import Warehouse
@@ -82,7 +82,9 @@ def export_night(
     record = _record(manifest, config)
     before = _record_before(out, record)
     for name in tables:
-        schema, rows = _rows_of(warehouse, manifest, config, name)
+        with told() as note:
+            note(f"read {name}")
+            schema, rows = _rows_of(warehouse, manifest, config, name)
         file = f"{name}-{manifest.date}-{manifest.number}.{format}"
         record["tables"][name] = _write(out / file, schema, rows, format)
     record["tables"] = before | record["tables"]

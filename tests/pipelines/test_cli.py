@@ -426,7 +426,12 @@ def test_a_fault_of_ours_has_a_code_of_its_own_and_its_traceback(
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), RuntimeError("KeyboardInterrupt [while running '3 Tally']")]
+    "error",
+    [
+        KeyboardInterrupt(),
+        RuntimeError("KeyboardInterrupt [while running '3 Tally']"),
+        RuntimeError("Query interrupted"),
+    ],
 )
 def test_an_interrupt_is_no_fault_wherever_it_is_met(
     run: Run, imported: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
