@@ -19,9 +19,9 @@ from pipelines.lab.evaluate_command import (
     period_asked,
 )
 from pipelines.lab.inputs import read_universe
-from pipelines.lab.period import sum_period
+from pipelines.lab.period import Period, sum_period
 from pipelines.lab.policies import NAMED
-from pipelines.lab.shaped import shape_of
+from pipelines.lab.shaped import Shape, shape_of
 from pipelines.lab.tuning import Point, TuneConfig, in_replay, in_world, tune_policy
 from pipelines.lab.universe import Universe
 from pipelines.night_options import FormatOption, among, asks_json
@@ -68,29 +68,31 @@ def lab_tune(  # noqa: PLR0913 (one option a decision)
         raise ValueError(
             "give --warehouse; or --items, --outcomes and --start of a replay; or --kuairec"
         )
-    night, where = NightConfig(), {}
     with told() as note:
         note("read the log")
-        if warehouse is not None:
-            opened = Warehouse.open(warehouse)
-            period = period_asked(opened, first, last, allow_gap=False)
-            night = replace(night, selection=period.selection)
-            shape = shape_of(opened, period, sum_period(opened, period, [None]))
-            where = asdict(shape)
-            seed = period.nights[-1].seed if seed is None else seed
-            play = in_world(shape.rules, tried, seed)
-        else:
+        if warehouse is None:
             universe = _universe(items, outcomes, start, kuairec)
             where = {"users": len(universe.user_ids), "outcomes": len(universe.known.rows)}
-            play = in_replay(universe, tried)
-        if policy:
-            asked = policy_asked(policy, night.selection)
-            night = night if asked is None else replace(night, selection=asked)
+            night, play = NightConfig(), in_replay(universe, tried)
+        else:
+            period, shape = _period_and_shape(Warehouse.open(warehouse), first, last)
+            seed, where = period.nights[-1].seed if seed is None else seed, asdict(shape)
+            night = replace(NightConfig(), selection=period.selection)
+            play = in_world(shape.rules, tried, seed)
+        asked = policy_asked(policy, night.selection) if policy else None
+        night = night if asked is None else replace(night, selection=asked)
         points = tune_policy(play, night, tried, seed=seed or 0, note=note)
     if json:
         print_json({"shape": where, "config": tried, "rows": points})
     else:
         print_curves(points, where, wide_console(), replayed=warehouse is None)
+
+
+def _period_and_shape(
+    warehouse: Warehouse, first: str | None, last: str | None
+) -> tuple[Period, Shape]:
+    period = period_asked(warehouse, first, last, allow_gap=False)
+    return period, shape_of(warehouse, period, sum_period(warehouse, period, [None]))
 
 
 def _universe(
