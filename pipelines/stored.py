@@ -64,13 +64,16 @@ def encoding_of(schema: TableSchema) -> dict[str, Any]:
 class TableWriter:
     """Writes one table of one attempt: row groups in, `StoredFile` records out.
 
-    A new file is begun when the present one has `MAX_FILE_BYTES`. Nothing is visible until a
+    A new file is begun when the present one has `max_bytes`. Nothing is visible until a
     manifest names it.
     """
 
-    def __init__(self, root: str, name: str, stem: str) -> None:
+    def __init__(
+        self, root: str, name: str, stem: str, *, max_bytes: float = MAX_FILE_BYTES
+    ) -> None:
         """Write below `root`/data/`name`, in files whose names begin with `stem`."""
         self._root, self._name, self._stem = root, name, stem
+        self._max_bytes = max_bytes
         self._files: list[StoredFile] = []
         self._writer: pq.ParquetWriter | None = None
 
@@ -101,7 +104,7 @@ class TableWriter:
         first, last = (0, 0) if at is None else (int(at.min()), int(at.max()))
         self._parts.append(Part(bucket, self._n_groups, groups, table.num_rows, first, last))
         self._n_groups += groups
-        if self._sink.size >= MAX_FILE_BYTES:
+        if self._sink.size >= self._max_bytes:
             self._finish_file()
 
     def finish(self) -> tuple[StoredFile, ...]:

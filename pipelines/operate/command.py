@@ -25,6 +25,8 @@ from pipelines.operate.erase import erase as erase_user
 from pipelines.operate.erase import user_of
 from pipelines.operate.forecast import forecast
 from pipelines.operate.metrics import render_metrics
+from pipelines.operate.reshard import plan_reshard
+from pipelines.operate.reshard import reshard as reshard_users
 from pipelines.operate.status import next_night, nights_of, staged_nights, status_of
 from pipelines.operate.validation import validate
 from pipelines.operate.views import (
@@ -35,6 +37,7 @@ from pipelines.operate.views import (
     show_erasure,
     show_forecast,
     show_nights,
+    show_resharding,
     show_status,
     show_validation,
 )
@@ -197,6 +200,28 @@ def erase(
         raise typer.Exit(1)
 
 
+def reshard(
+    warehouse: WarehouseOption,
+    buckets: Annotated[int, typer.Option(help="user buckets from now on, a power of two")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it takes")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Put the users into another number of buckets: every night's tables are written anew.
+
+    A bucket is what a worker has in memory at a time, and there is no use for more workers than
+    buckets. No row changes. Broken off, run it again.
+
+    Example: queryloop reshard --warehouse W --buckets 64 --dry-run
+    """
+    opened = Warehouse.open(warehouse)
+    if dry_run:
+        found = plan_reshard(opened, buckets)
+    else:
+        with counting_bar("files") as tell:
+            found = reshard_users(opened, buckets, clock(), tell)
+    _tell(found, show_resharding, json=json)
+
+
 def metrics(
     warehouse: WarehouseOption,
     date: Annotated[str | None, typer.Option(help="that night; the newest by default")] = None,
@@ -220,6 +245,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "metrics": metrics,
     "gc": gc,
     "erase": erase,
+    "reshard": reshard,
 }
 
 
