@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,9 @@ def erased_of(user_ids: Iterable[int], tombstones: frozenset[str], hash_key: byt
     return np.array(sorted(found), np.int64)
 
 
+@lru_cache(maxsize=64)
 def _read(path: str) -> Taking:
+    """A record, read once a process: it never changes, and one of a reshard names every file."""
     with reading(path):
         raw: dict[str, Any] = dict(json.loads(read_bytes(path)))
         check_format(raw["format"], path)
