@@ -50,6 +50,14 @@ class Kernel:
     def __call__(self, *args: Any) -> Any:
         return (self._compiled or self._dispatcher())(*args)
 
+    def __getattr__(self, name: str) -> Any:
+        """All else that a compiled function has: its statistics, its plain function."""
+        return getattr(self._dispatcher(), name)
+
+    def __reduce__(self) -> str:
+        """It travels by its name, as functions do."""
+        return str(self.__qualname__)
+
     @property
     def _numba_type_(self) -> Any:
         """How numba asks for the type of a value: in another kernel it is what it compiles to."""

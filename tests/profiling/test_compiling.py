@@ -50,6 +50,27 @@ def test_a_kernel_whose_arguments_class_has_moved_is_compiled_anew(tmp_path: Pat
         (tmp_path / f"{place}.py").unlink()
 
 
+def test_numba_is_imported_by_the_first_kernel_that_is_called(tmp_path: Path) -> None:
+    kernels = """
+from profiling.compiling import njit
+
+@njit(cache=True)
+def square(x):
+    return x * x
+
+@njit(cache=True)
+def sum_of_squares(x, y):
+    return square(x) + square(y)
+"""
+    (tmp_path / "kernels.py").write_text(kernels)
+    code = """
+import pickle, sys
+print("numba" in sys.modules, pickle.loads(pickle.dumps(square)) is square)
+print(sum_of_squares(3, 4), "numba" in sys.modules, square.py_func(5))
+"""
+    assert run(tmp_path, code) == "False True\n25 True 25\n"
+
+
 def run(folder: Path, code: str) -> str:
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
     env = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": path}
