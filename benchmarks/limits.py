@@ -82,7 +82,7 @@ def measure_machine(root: str, name: str, file: StoredFile) -> Machine:
 
     table = read()
     size = file.bytes * table.num_rows / file.rows
-    encoding = encoding_of(schema_of(name, table.schema))
+    encoding = encoding_of(schema_of(name, table.schema), table)
     n, width, m = PRODUCT
     left, right = rng.random((n, width), np.float32), rng.random((width, m), np.float32)
     keys = rng.integers(0, 1 << 62, 1_000_000)

@@ -1,10 +1,12 @@
-"""What `queryloop sql` takes on a warehouse of many users and nights, and what it would take whole.
+"""What a question takes on a warehouse of many users and nights: sql, explain, report.
 
-    python benchmarks/sql.py [--users 100000] [--nights 14] [--warehouse W]
+    python benchmarks/sql.py [--users 100000] [--nights 14] [--log DIR] [--warehouse W] [--runs 5]
 
-The command is run as a process of its own, as an analyst would; beside it the same statement in a
-process that makes the whole catalogue first, as it was before. Without --warehouse one is made: 4
-interests a user, 3 queries, 4 outcomes and 5 places of a feed a user and night.
+Every command is run as a process of its own, as people do: with the warehouse's files in the page
+cache, and after the system was asked to forget them. Beside each statement the same one in a
+process that makes the whole catalogue first. Without --warehouse one is made by real nights, each
+with its health, over the log of `benchmarks/night.py`; it takes some minutes and is kept at
+`--work`, to be given as --warehouse.
 """
 
 from __future__ import annotations
@@ -18,29 +20,39 @@ sys.path[0] = str(ROOT)  # files here are named like packages
 import argparse
 import datetime as dt
 import json
+import os
 import resource
 import statistics
 import subprocess
 import tempfile
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipelines.manifests import Manifest
-from pipelines.stored import SCHEMAS, write_table
+from benchmarks.night import (
+    DAYS,
+    NIGHT_0,
+    land_days,
+    new_warehouse,
+    publish_night_0,
+    write_log,
+)
+from pipelines.health.figures import record_health
+from pipelines.landing import land
+from pipelines.night import RunOptions
+from pipelines.nights import run_night
 from pipelines.warehouse import Warehouse
-from profiling.decay import DAY_US
 
-FIRST, CLUSTERS, DRAWS, SHOWN, ITEMS = dt.date(2024, 3, 1), 4, 3, 4, 20_000
 QUESTIONS = [
     "SELECT 1",
-    "SELECT * FROM cluster_rewards_now WHERE user_id = 77",
-    "FROM reward_history(77)",
-    "FROM lineage(77, 1)",
-    "FROM feed_of(77)",
-    "SELECT * FROM draws WHERE user_id = 77",
+    "SELECT * FROM cluster_rewards_now WHERE user_id = {user}",
+    "FROM reward_history({user})",
+    "FROM lineage({user}, 1)",
+    "FROM feed_of({user})",
+    "SELECT * FROM draws WHERE user_id = {user}",
     "FROM accounting",
     "FROM arm_lift('long_view')",
     "FROM calibration(10)",
@@ -60,167 +72,124 @@ with open_session(opened, opened.head()) as session:
 """
 
 
-def made(root: str, users: int, nights: int) -> Warehouse:
-    """A warehouse whose nights wrote plausible rows; only what the questions read."""
-    warehouse, parent = Warehouse.create(root, ""), None
-    items = {"item_id": np.arange(ITEMS), "title": [f"item {i}" for i in range(ITEMS)]}
-    catalogue = {"ITEMS": stored(warehouse, "ITEMS", items, ITEMS, "items")}
-    for i in range(nights):
-        date, rng = FIRST + dt.timedelta(days=i), np.random.default_rng(i)
-        files = {
-            name: stored(warehouse, name, columns, n, f"{date}")
-            for name, (columns, n) in night_tables(date, i, users, rng).items()
-        }
-        parent = warehouse.publish(
-            manifest(date, parent, files, catalogue), parent and parent.number
-        )
+def made(work: Path, log: Path, users: int, nights: int) -> Warehouse:
+    """A warehouse after `nights` nights of the log, the last of its days."""
+    if not log.exists():
+        write_log(log, users, seed=11)
+    warehouse = new_warehouse(users, work, model=False, spaced=False)
+    land(warehouse, {"ITEMS": pq.read_table(log / "items.parquet")}, source="items")
+    publish_night_0(warehouse, users)
+    land_days(warehouse, log, sorted(p.stem for p in log.glob("history-*")))
+    first = DAYS + 2 - nights
+    for i in range(1, DAYS + 2):
+        land_days(warehouse, log, [f"engagements-{i:02d}", f"impressions-{i:02d}"])
+        if i < first:
+            continue
+        night = NIGHT_0 + dt.timedelta(days=i)
+        run = RunOptions(progress=False)
+        manifest = run_night(warehouse, night, run, allow_gap=i == first)
+        record_health(warehouse, manifest, nights)
+        print(f"night of {night}: {manifest.seconds['all']:.0f} s", flush=True)
     return warehouse
 
 
-def night_tables(
-    date: dt.date, i: int, users: int, rng: np.random.Generator
-) -> dict[str, tuple[dict[str, Any], int]]:
-    """Columns by table, and rows; a draw of one night is shown on the next."""
-    user = np.repeat(np.arange(users), CLUSTERS)
-    cluster = np.tile(np.arange(1, CLUSTERS + 1), users)
-    medoid = (user * 7 + cluster) % ITEMS
-    own = {"user_id": user, "cluster_id": cluster, "query_id": medoid, "medoid_item_id": medoid}
-    own |= {"arm": in_arms(user), "query_type": ["item"] * len(user)}
-    place = np.tile(np.arange(DRAWS), users)
-    drawn = np.repeat(np.arange(users), DRAWS) * CLUSTERS + (place + i) % CLUSTERS
-    ids = 1 + users * DRAWS * i + np.arange(users * DRAWS)
-    query = {"run_date": [date] * len(ids), "slot": place, "draw_id": ids}
-    query |= {"policy": ["p"] * len(ids)}
-    query |= {"propensity": np.full(len(ids), DRAWS / CLUSTERS)}
-    query |= {"set_probability": np.full(len(ids), 1 / CLUSTERS)}
-    query |= {name: own[name][drawn] for name in ("user_id", "cluster_id", "query_id")}
-    query |= {"arm": in_arms(user[drawn]), "query_type": ["item"] * len(ids)}
-    shown = np.repeat(np.arange(users), SHOWN)
-    feed = {"user_id": np.repeat(np.arange(users), 5), "position": np.tile(np.arange(5), users)}
-    feed |= {"item_id": rng.integers(0, ITEMS, 5 * users), "run_date": [date] * 5 * users}
-    feed |= {"draw_id": ids[np.repeat(np.arange(users), 5) * DRAWS]}
-    members = medoid[:, None] + np.arange(5) * 11
-    profiles = {"item_ids": pa.array(members.tolist(), pa.list_(pa.int64()))}
-    profiles |= {"n_items": np.full(len(user), 5)}
-    profiles |= {"lineage": ["continued" if i else "born"] * len(user)}
-    rewards = {"reward": rng.random(len(user)) * 0.3, "importance": rng.random(len(user))}
-    rewards |= {"prior_source": ["observed"] * len(user)}
-    return {
-        "PROFILES": (own | profiles, len(user)),
-        "CLUSTER_REWARDS": (own | rewards, len(user)),
-        "QUERIES": (query, len(ids)),
-        "OUTCOMES": (outcomes(date, i, users, shown, rng), len(shown)),
-        "FEED": (feed, 5 * users),
-    }
-
-
-def outcomes(
-    date: dt.date, i: int, users: int, shown: np.ndarray, rng: np.random.Generator
-) -> dict[str, Any]:
-    """What users saw of the first query of the night before."""
-    n, cluster = len(shown), 1 + (i - 1) % CLUSTERS
-    liked = (rng.random(n) < 0.1).astype(np.int64)
-    return {
-        "user_id": shown,
-        "item_id": rng.integers(0, ITEMS, n),
-        "impression_id": 1 + n * i + np.arange(n),
-        "draw_id": 1 + users * DRAWS * (i - 1) + shown * DRAWS if i else np.zeros(n, np.int64),
-        "query_id": (shown * 7 + cluster) % ITEMS,
-        "cluster_id": np.full(n, cluster),
-        "run_date": [date] * n,
-        "value": liked.astype(np.float64),
-        "actions": liked,
-        "credit": np.ones(n),
-        "examination": np.ones(n),
-        "query_type": ["item"] * n,
-        "attribution": ["logged"] * n,
-        "arm": in_arms(shown),
-    }
-
-
-def in_arms(users: np.ndarray) -> list[str]:
-    return np.array(["a", "b"])[users % 2].tolist()
-
-
-def stored(warehouse: Warehouse, name: str, given: dict[str, Any], n: int, stem: str) -> Any:
-    """A table written as nights do; what is not given is null if it may be, else 0, '' or empty."""
-    given = {"surface": ["home"] * n} | given
-    columns = {}
-    for column in SCHEMAS[name].columns:
-        if column.name in given:
-            columns[column.name] = given[column.name]
-        elif column.nullable:
-            columns[column.name] = pa.nulls(n, column.type)
-        else:
-            columns[column.name] = pa.repeat(zero(column.type, column.low), n)
-    return write_table(warehouse.root, name, SCHEMAS[name].build(columns), stem)
-
-
-def zero(type_: pa.DataType, low: float | None) -> pa.Scalar:
-    """The least or empty value of a type."""
-    if pa.types.is_list(type_):
-        return pa.scalar([0.5, 0.5] if pa.types.is_float32(type_.value_type) else [], type_)
-    if pa.types.is_string(type_):
-        return pa.scalar("")
-    return pa.scalar(FIRST if pa.types.is_date(type_) else low or 0).cast(type_)
-
-
-def manifest(date: dt.date, parent: Manifest | None, files: Any, catalogue: Any) -> Manifest:
-    """A night's record."""
-    return Manifest(
-        number=0,
-        parent=parent.number if parent else None,
-        kind="night",
-        head=True,
-        date=date,
-        cutoff=((date - dt.date(1970, 1, 1)).days + 1) * DAY_US,
-        tables=files,
-        inputs=(),
-        catalogue=catalogue,
-        config={
-            "actions": [{"name": "long_view"}],
-            "rewards": {"half_life_days": 30.0},
-            "outcomes": {"value_low": 0.0, "value_high": 1.0},
-            "experiment": {"arms": [{"name": "a"}, {"name": "b"}]},
-        },
-        config_digest="",
-        seed=0,
-        embedding_version="v",
-        counts={"impressions": {"duplicates": 0}},
-        seconds={"all": 1.0},
+def busiest_user(warehouse: Warehouse) -> int:
+    """Who was served last night and has seen most: the longest story."""
+    served = np.unique(warehouse.read("FEED", columns=["user_id"])["user_id"].to_numpy())
+    nights = warehouse.chain(warehouse.head())
+    seen = np.concatenate(
+        [warehouse.read("OUTCOMES", m, ["user_id"])["user_id"].to_numpy() for m in nights]
     )
+    users, times = np.unique(seen[np.isin(seen, served)], return_counts=True)
+    return int(users[times.argmax()])
 
 
-def seconds(command: list[str], runs: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Took:
     """Medians of a process: by the clock, and of all its processors, which other work leaves be."""
-    clock, work = [], []
+
+    clock: float
+    cpu: float
+
+
+def timed(command: Sequence[str], runs: int, root: str = "") -> Took:
+    """Run a command; with `root`, each time after the system forgot that folder's files."""
+    clock, cpu = [], []
     for _ in range(runs):
+        if root:
+            forget(root)
         start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         clock.append(time.perf_counter() - start)
-        work.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return statistics.median(clock), statistics.median(work)
+        cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return Took(statistics.median(clock), statistics.median(cpu))
+
+
+def forget(root: str) -> None:
+    """Ask the system to drop a folder's files from its page cache."""
+    for place, _, names in os.walk(root):
+        for name in names:
+            file = os.open(Path(place, name), os.O_RDONLY)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def told(what: str, command: Sequence[str], root: str, runs: int, whole: str = "") -> list[float]:
+    """Time a command cold and warm, print it, and give its clock: cold, warm, whole."""
+    cold = timed(command, min(runs, 3), root)
+    timed(command, 1)
+    warm = timed(command, runs)
+    line = f"{cold.clock:>8.2f}{cold.cpu:>8.2f}{warm.clock:>12.2f}{warm.cpu:>8.2f}"
+    found = [cold.clock, warm.clock, warm.cpu]
+    if whole:
+        other = timed([sys.executable, "-c", WHOLE, root, whole], min(runs, 3))
+        line += f"{other.clock:>12.2f}{other.cpu:>8.2f}"
+        found.append(other.clock)
+    print(f"{line:<56}  {what}", flush=True)
+    return [round(x, 3) for x in found]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--nights", type=int, default=14)
+    parser.add_argument("--log", type=Path, default=Path(tempfile.gettempdir()) / "night-log")
+    parser.add_argument("--work", type=Path, default=None)
     parser.add_argument("--warehouse", default=None)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        root = given.warehouse or made(f"{place}/w", given.users, given.nights).root
-        found = {}
-        print(f"{'clock':>8}{'cpu':>8}{'whole: clock':>14}{'cpu':>8}  statement")
-        for question in QUESTIONS:
-            ours = [sys.executable, "-m", "pipelines", "sql", "-w", root, question]
-            whole = [sys.executable, "-c", WHOLE, root, question]
-            found[question] = (*seconds(ours, given.runs), *seconds(whole, given.runs))
-            a, b, c, d = found[question]
-            print(f"{a:>8.2f}{b:>8.2f}{c:>14.2f}{d:>8.2f}  {question}", flush=True)
-    print(json.dumps({"warehouse": given.warehouse, "users": given.users, "seconds": found}))
+    if given.warehouse is None:
+        work = given.work or Path(tempfile.mkdtemp(prefix="sql-bench-"))
+        work.mkdir(parents=True, exist_ok=True)
+        log = given.log / f"{given.users}-served"
+        warehouse = made(work, log, given.users, given.nights)
+    else:
+        warehouse = Warehouse.open(given.warehouse)
+    root, user = warehouse.root, busiest_user(warehouse)
+    ours = [sys.executable, "-m", "pipelines"]
+    print(f"{root}, user {user}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"{'cold':>8}{'cpu':>8}{'warm':>12}{'cpu':>8}{'whole':>12}{'cpu':>8}")
+    found = {}
+    for question in QUESTIONS:
+        asked = question.format(user=user)
+        found[question] = told(asked, [*ours, "sql", "-w", root, asked], root, given.runs, asked)
+    page = f"{tempfile.gettempdir()}/sql-bench-{os.getpid()}.html"
+    sizes = {}
+    for what, options in {
+        "explain": ["--user", str(user)],
+        "explain --html": ["--user", str(user), "--html", page],
+        "report": ["--out", page],
+    }.items():
+        command = [*ours, what.split()[0], "-w", root, *options]
+        found[what] = told(what, command, root, given.runs)
+        if page in command:
+            sizes[what] = Path(page).stat().st_size
+    Path(page).unlink()
+    line = {"users": given.users, "nights": len(warehouse.chain(warehouse.head())) - 1}
+    line |= {"load": os.getloadavg()[0], "cold_warm_cpu_whole_s": found, "page_bytes": sizes}
+    line["sql_slowest_s"] = [max(found[q][i] for q in QUESTIONS) for i in range(2)]
+    print(json.dumps(line))
 
 
 if __name__ == "__main__":

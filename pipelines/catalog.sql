@@ -128,9 +128,9 @@ had AS (
     SELECT user_id, surface, cluster_id FROM asked
     UNION SELECT m.user_id, a.surface, m.cluster_id FROM members AS m JOIN asked AS a
           ON a.user_id = m.user_id AND a.query_type = 'item' AND a.query_id = m.item_id),
-alive AS (
+alive AS (  -- of those who are served: of most users no row is grouped
     SELECT user_id, cluster_id, min(run_date) AS since, count(*) AS nights
-    FROM PROFILES_ALL GROUP BY ALL)
+    FROM PROFILES_ALL SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id) GROUP BY ALL)
 SELECT c.user_id, c.surface, c.cluster_id, c.title, a.since, a.nights, c.reward, c.prior_source,
        c.importance, c.importance_share, c.actions, c.n_items, c.first_at, c.last_at, c.arm
 FROM cluster_rewards_now AS c
@@ -145,18 +145,20 @@ COMMENT ON COLUMN never_had_a_chance.nights IS 'nights that have it';
 -- What the average weight did.
 
 CREATE OR REPLACE VIEW average_weight AS
-WITH brought AS (
-    SELECT draw_id, count(DISTINCT impression_id) AS impressions, sum(examination * credit) AS weight,
+WITH brought AS (  -- a draw has one row of OUTCOMES an impression
+    SELECT draw_id, count(*) AS impressions, sum(examination * credit) AS weight,
            sum(examination * credit * value) AS worth
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL),
+made AS (
+    SELECT q.run_date, q.user_id, q.surface, q.cluster_id, q.draw_id, o.impressions, o.weight, o.worth
+    FROM QUERIES AS q LEFT JOIN brought AS o ON o.draw_id = q.draw_id),
 groups AS (
     SELECT c.run_date, c.surface, c.arm, c.prior_source,
-           count(*) AS clusters, avg(c.reward) AS mean_reward, count(q.draw_id) AS draws,
-           coalesce(sum(o.impressions), 0)::BIGINT AS impressions,
-           sum(o.worth) / nullif(sum(o.weight), 0) AS rate
+           count(*) AS clusters, avg(c.reward) AS mean_reward, count(d.draw_id) AS draws,
+           coalesce(sum(d.impressions), 0)::BIGINT AS impressions,
+           sum(d.worth) / nullif(sum(d.weight), 0) AS rate
     FROM CLUSTER_REWARDS_ALL AS c
-    LEFT JOIN QUERIES AS q USING (run_date, user_id, surface, cluster_id)
-    LEFT JOIN brought AS o ON o.draw_id = q.draw_id
+    LEFT JOIN made AS d USING (run_date, user_id, surface, cluster_id)
     GROUP BY ALL)
 SELECT run_date, surface, arm, prior_source, clusters,
        clusters / sum(clusters) OVER night AS share_of_clusters, mean_reward, draws,
@@ -208,7 +210,7 @@ COMMENT ON VIEW draw_bins IS 'draws by tenths of their propensity, and how many 
 
 CREATE OR REPLACE VIEW draws AS
 WITH brought AS (  -- by user too, so that a question about one reads that one's rows
-    SELECT user_id, draw_id, count(DISTINCT impression_id) AS impressions,
+    SELECT user_id, draw_id, count(*) AS impressions,
            sum(examination * credit * value) / nullif(sum(examination * credit), 0) AS rate
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL)
 SELECT q.run_date, q.serve_date, q.user_id, q.surface, q.slot, q.draw_id, q.cluster_id, i.title,

@@ -87,8 +87,9 @@ had AS (
     SELECT m.user_id, a.surface, m.cluster_id, max(a.run_date) AS run_date
     FROM asked AS a JOIN members AS m ON m.user_id = a.user_id AND m.item_id = a.query_id
     GROUP BY ALL),
-alive AS (
-    SELECT user_id, cluster_id, min(run_date) AS since FROM PROFILES_ALL GROUP BY ALL),
+alive AS (  -- of those who are served: of most users no row is grouped
+    SELECT user_id, cluster_id, min(run_date) AS since FROM PROFILES_ALL
+    SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id) GROUP BY ALL),
 waiting AS (
     SELECT c.*, a.since, h.run_date AS last_chance,
            (SELECT max(number) FROM numbered)
@@ -177,7 +178,7 @@ COMMENT ON MACRO TABLE item_rates IS 'item_rates(action): rate of an action (or 
 
 CREATE OR REPLACE MACRO calibration(bins) AS TABLE
 WITH brought AS (
-    SELECT user_id, draw_id, count(DISTINCT impression_id) AS impressions,
+    SELECT user_id, draw_id, count(*) AS impressions,
            sum(examination * credit) AS n, sum(examination * credit * value) AS y
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL HAVING sum(examination * credit) > 0),
 drawn AS (
@@ -185,11 +186,14 @@ drawn AS (
     UNION ALL
     SELECT try_cast(split_part(state_version, '/', 1) AS DATE), user_id, surface, cluster_id, draw_id
     FROM SERVED_DRAWS),
+brought_something AS MATERIALIZED (  -- first: few draws have brought something yet
+    SELECT d.run_date, d.surface, d.cluster_id, b.*
+    FROM drawn AS d JOIN brought AS b ON b.user_id = d.user_id AND b.draw_id = d.draw_id),
 draws_made AS (
-    SELECT b.*, c.reward, ntile(bins) OVER (ORDER BY c.reward, b.draw_id) AS bin
-    FROM drawn AS d
-    JOIN CLUSTER_REWARDS_ALL AS c USING (run_date, user_id, surface, cluster_id)
-    JOIN brought AS b ON b.user_id = d.user_id AND b.draw_id = d.draw_id),
+    SELECT b.user_id, b.draw_id, b.impressions, b.n, b.y, c.reward,
+           ntile(bins) OVER (ORDER BY c.reward, b.draw_id) AS bin
+    FROM brought_something AS b
+    JOIN CLUSTER_REWARDS_ALL AS c USING (run_date, user_id, surface, cluster_id)),
 users AS (
     SELECT bin, user_id, min(reward) AS least, max(reward) AS most, count(*) AS draws,
            sum(impressions) AS impressions, sum(n) AS n, sum(y) AS y, sum(n * reward) AS p
@@ -209,11 +213,20 @@ sets AS (
            min(propensity) AS least, any_value(set_probability) AS chance,
            count(DISTINCT set_probability) AS chances
     FROM drawn GROUP BY ALL),
+served AS (SELECT user_id, surface, any_value(policy) AS policy FROM drawn GROUP BY ALL),
+interests AS (  -- as of draw_check, which would look at every night where the date is a subquery
+    SELECT c.surface, c.arm, s.policy, d.propensity,
+           ntile(4) OVER (PARTITION BY c.surface, c.arm
+                          ORDER BY c.reward, c.user_id, c.cluster_id) AS reward_quarter
+    FROM (SELECT * FROM CLUSTER_REWARDS_ALL WHERE run_date = night_of::DATE) AS c
+    JOIN served AS s USING (user_id, surface)
+    LEFT JOIN drawn AS d USING (user_id, surface, cluster_id)),
 checks AS (
     SELECT 'interests of reward quarter ' || reward_quarter AS what, surface, arm, policy,
-           sum(clusters)::DOUBLE AS promised, sum(stand_for) AS found,
-           sqrt(sum(pow(standard_error, 2))) AS error, false AS exact
-    FROM draw_check WHERE run_date = night_of::DATE GROUP BY ALL
+           count(*)::DOUBLE AS promised, coalesce(sum(1 / propensity), 0) AS found,
+           coalesce(sqrt(sum((1 - propensity) / (propensity * propensity))), 0) AS error,
+           false AS exact
+    FROM interests GROUP BY surface, arm, policy, reward_quarter
     UNION ALL
     SELECT 'draws with a propensity outside (0, 1]', NULL, NULL, NULL, 0, count(*), 0, true
     FROM drawn WHERE NOT (propensity > 0 AND propensity <= 1)

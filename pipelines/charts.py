@@ -140,7 +140,8 @@ def line_chart(
             axes.plot(s.x, s.y, color=s.color, lw=1.1 if s.quiet else 2.0, marker="o", ms=3)
             if s.low is not None and s.high is not None:
                 axes.fill_between(s.x, s.low, s.high, color=s.color, alpha=0.14, lw=0)
-        axes.set_ylim(bottom=0.0)
+        highest = float(axes.dataLim.y1)
+        axes.set_ylim(0.0, 1.06 * highest if highest > 0 else 1.0)  # a line at the top is whole
         if shares:
             axes.yaxis.set_major_formatter(FuncFormatter(_percent))
         _name_places(axes, ticks)
@@ -226,12 +227,11 @@ def _name_places(axes: Any, ticks: Sequence[str]) -> None:
 
 def _name_lines(axes: Any, series: Sequence[Series]) -> None:
     """Names at the right end of the lines, moved apart where they would overlap."""
-    top = float(axes.get_ylim()[1])
-    gap = 0.065 * top
     ends = [(float(s.y[-1]), s) for s in series if len(s.y) and np.isfinite(s.y[-1])]
-    place = -gap
-    for y, s in sorted(ends, key=lambda end: end[0]):
-        place = max(y, place + gap)
+    ends.sort(key=lambda end: end[0])
+    top = float(axes.get_ylim()[1])
+    places = spread_apart([y for y, _ in ends], 0.065 * top, top)
+    for (_, s), place in zip(ends, places, strict=True):
         axes.annotate(
             s.name,
             (s.x[-1], place),
@@ -241,6 +241,19 @@ def _name_lines(axes: Any, series: Sequence[Series]) -> None:
             color=s.color,
             annotation_clip=False,
         )
+
+
+def spread_apart(places: Sequence[float], gap: float, top: float) -> list[float]:
+    """Ascending places, each `gap` or more above the one before, the last at `top` at most.
+
+    Where there is no room for all, the first fall below 0 rather than the last above the chart.
+    """
+    found = list(places)
+    for i in range(1, len(found)):
+        found[i] = max(found[i], found[i - 1] + gap)
+    for i in range(len(found) - 1, -1, -1):
+        found[i] = min(found[i], top - gap * (len(found) - 1 - i))
+    return found
 
 
 def _svg(draw: Callable[[Any], None], width: float, height: float) -> str:

@@ -62,6 +62,7 @@ COMMANDS: Table = {
     "doctor": "pipelines.operate.command:doctor",
     "gc": "pipelines.operate.command:gc",
     "erase": "pipelines.operate.command:erase",
+    "reshard": "pipelines.operate.command:reshard",
 }
 GROUPS = {
     "import": "Bring a log into a warehouse.",

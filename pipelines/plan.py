@@ -103,6 +103,7 @@ class NightPlan:
             self.config.digest,
             [asdict(g) for g in self.inputs],
             catalogue_digest(self.catalogue),
+            self.buckets,
             *([self.erasures] if self.erasures else []),
         ]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]

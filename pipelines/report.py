@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jinja2
-from markupsafe import Markup
-
 from pipelines.colours import COLOURS
 
 _LONG = 20  # rows
@@ -123,6 +120,9 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page as HTML."""
+    import jinja2  # here: the words of a page are said on the terminal too, where time counts
+    from markupsafe import Markup
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipelines"),
         autoescape=True,

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import profiling.tables as profiling_tables
@@ -46,15 +47,26 @@ def schema_of(name: str, stored: pa.Schema | None = None) -> TableSchema:
     return schema
 
 
-def encoding_of(schema: TableSchema) -> dict[str, Any]:
+def encoding_of(schema: TableSchema, first: pa.Table) -> dict[str, Any]:
     """How a table is laid out in Parquet: fast to write and read, since state is rewritten nightly.
 
     Ids and floats hardly repeat, so only text goes through dictionaries; statistics are of the key
-    columns, which queries select by. Half the time of Arrow's defaults, a tenth more bytes.
+    columns, which queries select by. Half the time of Arrow's defaults, a tenth more bytes. A
+    bucket's users span all ids, so statistics say nothing of who is in it: a Bloom filter does,
+    and SQL about one user reads one bucket of each file.
+
+    Args:
+        schema: The table's.
+        first: Rows of the first row group; the others are taken to have as many users.
     """
     text = [c.name for c in schema.columns if pa.types.is_string(c.type)]
     lists = [c.name for c in schema.columns if c.type == pa.list_(pa.string())]
+    blooms = {}
+    if "user_id" in schema.names:
+        users = int(pc.count_distinct(first["user_id"]).as_py())
+        blooms["user_id"] = {"ndv": max(users, 1), "fpp": 0.01}
     return {
+        "bloom_filter_options": blooms,
         "compression": "lz4",
         "use_dictionary": [*text, *(f"{name}.list.element" for name in lists)],
         "write_statistics": list(schema.key),
@@ -64,13 +76,16 @@ def encoding_of(schema: TableSchema) -> dict[str, Any]:
 class TableWriter:
     """Writes one table of one attempt: row groups in, `StoredFile` records out.
 
-    A new file is begun when the present one has `MAX_FILE_BYTES`. Nothing is visible until a
+    A new file is begun when the present one has `max_bytes`. Nothing is visible until a
     manifest names it.
     """
 
-    def __init__(self, root: str, name: str, stem: str) -> None:
+    def __init__(
+        self, root: str, name: str, stem: str, *, max_bytes: float = MAX_FILE_BYTES
+    ) -> None:
         """Write below `root`/data/`name`, in files whose names begin with `stem`."""
         self._root, self._name, self._stem = root, name, stem
+        self._max_bytes = max_bytes
         self._files: list[StoredFile] = []
         self._writer: pq.ParquetWriter | None = None
 
@@ -92,7 +107,8 @@ class TableWriter:
             self._open()
         try:
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self._sink, schema.arrow, **encoding_of(schema))
+                encoding = encoding_of(schema, table)
+                self._writer = pq.ParquetWriter(self._sink, schema.arrow, **encoding)
             self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         except BaseException:
             self._sink.discard()
@@ -101,7 +117,7 @@ class TableWriter:
         first, last = (0, 0) if at is None else (int(at.min()), int(at.max()))
         self._parts.append(Part(bucket, self._n_groups, groups, table.num_rows, first, last))
         self._n_groups += groups
-        if self._sink.size >= MAX_FILE_BYTES:
+        if self._sink.size >= self._max_bytes:
             self._finish_file()
 
     def finish(self) -> tuple[StoredFile, ...]:
@@ -221,9 +237,10 @@ def filter_file(
     sink, left = HashingSink(join(root, path)), []
     try:
         with _undamaged(join(root, file.path)):
-            schema = _parquet(join(root, file.path)).schema_arrow
-        stored = schema_of(name, schema)
-        with pq.ParquetWriter(sink, schema, **encoding_of(stored)) as writer:
+            source = _parquet(join(root, file.path))
+            schema, first = source.schema_arrow, source.read_row_group(0)
+        encoding = encoding_of(schema_of(name, schema), first)
+        with pq.ParquetWriter(sink, schema, **encoding) as writer:
             for rows in each_row_group(root, name, file):
                 kept = rows.filter(pa.array(keep(rows)))
                 left.append(kept.num_rows)

@@ -1,4 +1,4 @@
-"""What was taken out of stored nights: by garbage collection, or because a person asked for it.
+"""What was taken out of stored nights (collected, or because a person asked) or laid out anew.
 
     W/taken/000001.json    numbered, immutable: which file now stands for which, or none
 
@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,16 @@ _FOLDER = "taken"
 
 @dataclass(frozen=True)
 class Taking:
-    """One command that took something out; immutable.
+    """One command that took something out, or laid it out anew; immutable.
 
     Attributes:
         number: Its place in the sequence.
-        why: gc or erase.
+        why: gc, erase or reshard.
         at: When, microseconds.
         files: What stands for a file, by its path; None: nothing does.
         tombstones: Keyed hashes of erased users, hex: no row of theirs lands again.
         rows: Rows taken, by table.
+        buckets: Of users, from here on; 0: as they were.
     """
 
     number: int
@@ -53,6 +55,7 @@ class Taking:
     files: Mapping[str, StoredFile | None] = field(default_factory=dict)
     tombstones: tuple[str, ...] = ()
     rows: Mapping[str, int] = field(default_factory=dict)
+    buckets: int = 0
     format: int = FORMAT
 
 
@@ -65,12 +68,14 @@ class Taken:
         erasures: How many of them erased a user.
         files: What stands for a file now.
         tombstones: Of all erased users.
+        buckets: Of users; 0: as the warehouse was made.
     """
 
     last: int = 0
     erasures: int = 0
     files: Mapping[str, StoredFile | None] = field(default_factory=dict)
     tombstones: frozenset[str] = frozenset()
+    buckets: int = 0
 
     def file(self, file: StoredFile) -> StoredFile | None:
         """What stands for `file`."""
@@ -118,13 +123,27 @@ def read_taken(root: str) -> Taken:
         erasures=sum(t.why == "erase" for t in takings),
         files={path: file for t in takings for path, file in t.files.items()},
         tombstones=frozenset(s for t in takings for s in t.tombstones),
+        buckets=next((t.buckets for t in reversed(takings) if t.buckets), 0),
     )
 
 
-def take(root: str, taking: Taking) -> Taking:
-    """Make a taking hold for every reader, in one atomic create; its number is given here."""
+def take(root: str, taking: Taking, *, after: int | None = None) -> Taking:
+    """Make a taking hold for every reader, in one atomic create; its number is given here.
+
+    Args:
+        root: The warehouse.
+        taking: What.
+        after: Number of the newest taking that it knows of; None: it matters to it no more.
+
+    Raises:
+        ValueError: There is one after `after`.
+    """
     while True:
         number, path = next_record(root, _FOLDER, record_paths(root, _FOLDER))
+        if after is not None and number != after + 1:
+            raise ValueError(
+                f"files of {root} were collected, erased or laid out anew meanwhile; run it again"
+            )
         numbered = replace(taking, number=number)
         if create_exclusive(path, to_json(numbered)):
             return numbered
@@ -142,7 +161,9 @@ def erased_of(user_ids: Iterable[int], tombstones: frozenset[str], hash_key: byt
     return np.array(sorted(found), np.int64)
 
 
+@lru_cache(maxsize=64)
 def _read(path: str) -> Taking:
+    """A record, read once a process: it never changes, and one of a reshard names every file."""
     with reading(path):
         raw: dict[str, Any] = dict(json.loads(read_bytes(path)))
         check_format(raw["format"], path)

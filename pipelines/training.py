@@ -228,6 +228,7 @@ def _work_folder(
     """On this machine, named by all that decides the model."""
     parts = [
         (warehouse.root, manifest.number, manifest.cutoff, options.seed, code_version()),
+        warehouse.buckets,  # chunks of pairs and their order
         [asdict(part) for part in (learners, config.histories, config.model, config.training)],
         [asdict(action) for action in config.actions],
         None if parent is None else parent.folder.digest,

@@ -1,11 +1,11 @@
 """A warehouse: landed files, published nights, and the one step that makes a night visible.
 
-    W/warehouse.json       format, number of buckets, hash key; written once
+    W/warehouse.json       format, first number of buckets, hash key; written once
     W/queryloop.yaml       the configuration; people edit it
     W/spacing.yaml         diversity and spacing classes of the feed; people edit it
     W/landed/000001.json   what an import brought; numbered, immutable
     W/manifests/000001.json  a night; numbered, immutable; names every file of its tables
-    W/taken/000001.json    what was collected or erased since; numbered, immutable
+    W/taken/000001.json    what was collected, erased or resharded since; numbered, immutable
     W/staged/...           finished jobs of a night not yet published: its resume points
     W/data/TABLE/...       Parquet; a file counts only where a landing or manifest names it
 
@@ -51,7 +51,16 @@ STATE_TABLES = (
 
 
 class PublishConflict(RuntimeError):
-    """Another night was published while this one ran."""
+    """Another night was published while this one ran, or what it read was changed."""
+
+
+def check_buckets(buckets: int) -> None:
+    """Raise ValueError for a number of buckets that there cannot be, with the nearest."""
+    if not 1 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
+        nearest = min(MAX_BUCKETS, 1 << max(0, buckets.bit_length() - 1)) if buckets > 0 else 1
+        raise ValueError(
+            f"buckets must be a power of two up to {MAX_BUCKETS}, got {buckets}; take {nearest}"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,7 @@ class Warehouse:
             FileExistsError: There is one already.
             ValueError: `buckets` is no power of two.
         """
-        if not 1 <= buckets <= MAX_BUCKETS or buckets & (buckets - 1):
-            raise ValueError(f"buckets must be a power of two up to {MAX_BUCKETS}, got {buckets}")
+        check_buckets(buckets)
         settings = {"format": FORMAT, "buckets": buckets, "hash_key": secrets.token_hex(16)}
         if exists(join(root, "warehouse.json")):
             raise FileExistsError(f"{root} is a warehouse already; choose another directory")
@@ -102,7 +110,8 @@ class Warehouse:
         with reading(path):
             settings = json.loads(read_bytes(path))
             check_format(settings["format"], path)
-            return cls(root, int(settings["buckets"]), bytes.fromhex(settings["hash_key"]))
+            made, key = int(settings["buckets"]), bytes.fromhex(settings["hash_key"])
+        return cls(root, read_taken(root).buckets or made, key)
 
     @property
     def config_path(self) -> str:
@@ -111,13 +120,13 @@ class Warehouse:
 
     def landings(self) -> list[Landing]:
         """Every import, oldest first."""
-        taken = read_taken(self.root)
+        taken = self._taken()
         paths = self._records("landed")
         return [taken.landing(landing_from_json(read_bytes(path), path)) for path in paths]
 
     def manifests(self) -> list[Manifest]:
         """Every manifest ever published, by number; branches and checks among them."""
-        taken = read_taken(self.root)
+        taken = self._taken()
         return [self._manifest(path, taken) for path in self._records("manifests")]
 
     def manifest(self, number: int) -> Manifest:
@@ -125,16 +134,16 @@ class Warehouse:
         path = record_path(self.root, "manifests", number)
         if not exists(path):
             raise ValueError(f"{self.root} has no manifest {number}")
-        return self._manifest(path, read_taken(self.root))
+        return self._manifest(path, self._taken())
 
     def head(self) -> Manifest | None:
         """The newest manifest that is a head; None before the first night."""
-        return self._newest_head(self._records("manifests"), read_taken(self.root))
+        return self._newest_head(self._records("manifests"), self._taken())
 
     def chain(self, manifest: Manifest | None) -> list[Manifest]:
         """A manifest and its ancestors, oldest first."""
         nights: list[Manifest] = []
-        taken = read_taken(self.root)
+        taken = self._taken()
         while manifest is not None:
             nights.append(manifest)
             parent = manifest.parent
@@ -204,13 +213,13 @@ class Warehouse:
             erasures: How many there had been when the night was planned.
 
         Raises:
-            PublishConflict: The head moved since, or a user was erased whose rows this night may
-                have; nothing of it is visible.
+            PublishConflict: The head moved since, a user was erased whose rows this night may
+                have, or its buckets are no more those of the warehouse; nothing of it is visible.
         """
         while True:
             # One listing gives both, or a night published between two of them would be passed over.
             records = self._records("manifests")
-            taken = read_taken(self.root)
+            taken = self._taken()
             head = self._newest_head(records, taken)
             if taken.erasures != erasures:
                 raise PublishConflict(
@@ -251,6 +260,20 @@ class Warehouse:
             for name in found:
                 found[name] += landing.tables.get(name, ())
         return found
+
+    def _taken(self) -> Taken:
+        """What was taken out so far.
+
+        Raises:
+            PublishConflict: Users lie in other buckets than when the warehouse was opened.
+        """
+        taken = read_taken(self.root)
+        if taken.buckets not in (0, self.buckets):
+            raise PublishConflict(
+                f"the users of {self.root} were put into {taken.buckets} buckets meanwhile, "
+                f"{self.buckets} when this began; nothing of it is visible: run it again"
+            )
+        return taken
 
     def _manifest(self, path: str, taken: Taken) -> Manifest:
         return taken.manifest(manifest_from_json(read_bytes(path), path))

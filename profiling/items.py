@@ -39,6 +39,8 @@ class Items:
     def from_table(cls, table: pa.Table) -> Items:
         """From rows of ITEMS in any order; where an id comes twice, the later row holds.
 
+        Without the column `embedding`, which is nearly all there is to read, vectors have width 0.
+
         Raises:
             ValueError: More than one embedding version among the rows that hold.
         """
@@ -49,16 +51,13 @@ class Items:
                 f"ITEMS mixes embedding versions {', '.join(sorted(versions))}; "
                 "import the whole catalogue with one version"
             )
-        vectors = table["embedding"].combine_chunks()
-        flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-        width = len(flat) // table.num_rows if table.num_rows else 1
         topics = table["topics"].combine_chunks()
         parts = topics.flatten()
         lengths = pc.fill_null(pc.list_value_length(topics), 0).to_numpy(zero_copy_only=False)
         created = pc.fill_null(table["created_at"].cast(pa.int64()), np.iinfo(np.int64).min)
         return cls(
             ids=ints(table, "item_id"),
-            vectors=unit_rows(flat.reshape(-1, width)),
+            vectors=unit_rows(_vectors_of(table)),
             version=versions[0] if versions else "",
             topic_offsets=np.r_[0, np.cumsum(lengths)].astype(np.int64),
             topic_ids=parts.field(0).to_numpy(zero_copy_only=False).astype(np.int64),
@@ -115,6 +114,16 @@ class Items:
         order = np.lexsort((rows, self.topic_ids))
         topics, starts = np.unique(self.topic_ids[order], return_index=True)
         return topics, np.r_[starts, len(order)].astype(np.int64), rows[order].astype(np.int64)
+
+
+def _vectors_of(table: pa.Table) -> npt.NDArray[np.float32]:
+    """(n, d) float32, as they are stored; d 0 where they were not read."""
+    if "embedding" not in table.column_names:
+        return np.zeros((table.num_rows, 0), np.float32)
+    vectors = table["embedding"].combine_chunks()
+    flat = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    width = len(flat) // table.num_rows if table.num_rows else 1
+    return flat.reshape(-1, width)
 
 
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -16,8 +16,9 @@ from pipelines.manifests import Manifest
 from selection.chances import inclusion_chances
 
 _PROFILE = ("user_id", "cluster_id", "medoid_item_id", "item_ids", "n_items", "first_at", "last_at",
-            "lineage", "from_cluster_ids", "importance")  # fmt: skip
-_EARLIER = ("user_id", "cluster_id", "medoid_item_id", "n_items", "lineage", "from_cluster_ids")
+            "lineage", "from_cluster_ids", "cutoff", "importance")  # fmt: skip
+_EARLIER = ("user_id", "cluster_id", "medoid_item_id", "n_items", "lineage", "from_cluster_ids",
+            "cutoff")  # fmt: skip
 _REWARD = ("user_id", "surface", "cluster_id", "arm", "reward", "low", "high", "raw_rate", "weight",
            "prior_source", "prior_mean", "prior_strength")  # fmt: skip
 
@@ -184,11 +185,18 @@ def _sizes(cluster: int, past: _Past) -> list[Size]:
 
 
 def _lineage(row: dict[str, Any], past: _Past, titles: dict[int, str]) -> str:
-    """How the interest came to be, and what it took in since, with what these were called then."""
+    """How the interest came to be, and what it took in since, with what these were called then.
+
+    A version stays until the user's next engagement, and is told of on its first night.
+    """
     names = {r["cluster_id"]: titles[r["medoid_item_id"]] for _, night in past for r in night}
     nights = [(d, r) for d, night in past for r in night if r["cluster_id"] == row["cluster_id"]]
     told: list[str] = []
+    versions: set[dt.datetime] = set()
     for date, version in [*nights, (None, row)]:
+        if version["cutoff"] in versions:
+            continue
+        versions.add(version["cutoff"])
         origin = [i for i in version["from_cluster_ids"] if i != row["cluster_id"]]
         if not origin:
             continue

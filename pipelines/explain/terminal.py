@@ -11,6 +11,7 @@ from rich.table import Table
 from pipelines.explain.story import UserStory
 from pipelines.explain.words import brought, came_from, did, fate, growth, leaning, members, why
 from pipelines.explain.words import worth_of as reward_text
+from pipelines.report import percent
 
 _MEMBERS, _SEEN = 5, 12
 
@@ -38,7 +39,7 @@ def show_interests(console: Console, story: UserStory) -> None:
     """Each interest with its members, the most important first."""
     for one in story.interests:
         console.print(
-            f"\n{one.cluster_id}. {one.medoid.title}  {one.share:.0%} of the importance, "
+            f"\n{one.cluster_id}. {one.medoid.title}  {percent(one.share, 0)} of the importance, "
             f"{len(one.members)} items, {one.first_at} to {one.last_at}",
             style="bold",
             markup=False,
@@ -56,7 +57,7 @@ def earns_rows(story: UserStory) -> list[tuple[str, ...]]:
             worth.surface,
             reward_text(worth),
             leaning(worth),
-            f"{worth.chance:.1%}",
+            percent(worth.chance),
             "drawn" if worth.drawn else "",
         )
         for one in story.interests
@@ -71,7 +72,7 @@ def drawn_rows(story: UserStory) -> list[tuple[str, ...]]:
             str(d.slot),
             d.surface,
             f"{d.title} (interest {d.cluster_id})",
-            f"{d.propensity:.1%}",
+            percent(d.propensity),
             brought(d),
             str(d.shown),
             str(d.done),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipelines.explain.interests import Interest, Worth
 from pipelines.explain.places import Drawn, Place, Seen
+from pipelines.report import percent
 
 
 def leaning(worth: Worth) -> str:
@@ -15,8 +16,8 @@ def leaning(worth: Worth) -> str:
     own = worth.weight / (worth.weight + worth.prior_strength)
     rate = "" if worth.raw_rate is None else f" ({worth.raw_rate:.3f})"
     return (
-        f"{own:.0%} its own record of {worth.weight:.1f} impressions{rate}, the rest this user's "
-        f"average, {worth.prior_mean:.3f}"
+        f"{percent(own, 0)} its own record of {worth.weight:.1f} impressions{rate}, the rest this "
+        f"user's average, {worth.prior_mean:.3f}"
     )
 
 

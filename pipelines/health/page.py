@@ -85,7 +85,9 @@ class _Records:
 
 def _lead(manifest: Manifest, health: Health) -> str:
     sample = "" if health.share == 1.0 else f" Figures are of {health.share:.0%} of the users."
-    made = f"manifest {manifest.number}, {manifest.kind}, run by {manifest.runner or 'unknown'}"
+    runner = manifest.runner or "on an unknown runner"
+    how = f"with {runner}" if runner.startswith("--") else runner
+    made = f"manifest {manifest.number}, {manifest.kind}, run {how}"
     return f"What the night learned and did, and whether the loop is well: {made}.{sample}"
 
 
@@ -331,7 +333,7 @@ def _chart(found: dict[str, list[tuple[Any, float]]], label: str, *, shares: boo
 def _table(records: _Records, sql: str, names: tuple[str, ...]) -> Grid:
     """The figures of tonight and the night before, newest first."""
     rows = [
-        (str(r["run_date"]), r["figure"], r["surface"], r["arm"], r["part"], *_cells(r))
+        (str(r["run_date"]), r["figure"], r["surface"], r["arm"], _unversioned(r), *_cells(r))
         for r in reversed(records.rows(sql))
         if r["figure"] in names
     ]
@@ -348,7 +350,7 @@ def _table(records: _Records, sql: str, names: tuple[str, ...]) -> Grid:
     )
     numeric = ("value", "expected", "rows")
     named = f"{', '.join(names)}, night by night"
-    return grid_of(named, *telling(columns, rows, same=("surface",)), numeric, sql)
+    return grid_of(named, *telling(columns, rows, same=("figure", "surface")), numeric, sql)
 
 
 def _cells(r: Row) -> tuple[str, ...]:
@@ -358,7 +360,12 @@ def _cells(r: Row) -> tuple[str, ...]:
 
 
 def _policy(r: Row) -> str:
-    return ", ".join(p for p in (r["arm"], r["part"].split("/")[0]) if p) or "all"
+    return ", ".join(p for p in (r["arm"], _unversioned(r)) if p) or "all"
+
+
+def _unversioned(r: Row) -> str:
+    """What a figure is of; a policy without the digest of its options, which fills a phone."""
+    return str(r["part"].split("/")[0])
 
 
 def _arm(r: Row) -> str:

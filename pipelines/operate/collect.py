@@ -14,7 +14,7 @@ from pipelines.config import NightConfig
 from pipelines.config_files import config_of
 from pipelines.manifests import Manifest, StoredFile, Tables
 from pipelines.storage import join, remove_paths
-from pipelines.taken import Taking, take
+from pipelines.taken import Taking, read_taken, take
 from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 
@@ -64,9 +64,10 @@ def collect(warehouse: Warehouse, now: int) -> Collection:
 
     A reader that had opened a collected night before may find its files gone, and says so.
     """
+    known = read_taken(warehouse.root).last
     found = plan_collection(warehouse)
     if found.paths:
-        take(warehouse.root, Taking(0, "gc", now, dict.fromkeys(found.paths)))
+        take(warehouse.root, Taking(0, "gc", now, dict.fromkeys(found.paths)), after=known)
         remove_paths([join(warehouse.root, path) for path in found.paths])
     return found
 

@@ -228,6 +228,34 @@ def erase(
         raise typer.Exit(1)
 
 
+def reshard(
+    warehouse: WarehouseOption,
+    buckets: Annotated[int, typer.Option(help="user buckets from now on, a power of two")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what it takes")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Put the users into another number of buckets: every night's tables are written anew.
+
+    A bucket is what a worker has in memory at a time, and there is no use for more workers than
+    buckets. No row changes. Broken off, run it again.
+
+    Example: queryloop reshard --warehouse W --buckets 64 --dry-run
+    """
+    from pipelines.clock import clock
+    from pipelines.operate.reshard import plan_reshard
+    from pipelines.operate.reshard import reshard as reshard_users
+    from pipelines.operate.views import show_resharding
+    from pipelines.progress import counting_bar
+
+    opened = _open(warehouse)
+    if dry_run:
+        found = plan_reshard(opened, buckets)
+    else:
+        with counting_bar("files") as tell:
+            found = reshard_users(opened, buckets, clock(), tell)
+    _tell(found, show_resharding, json=json)
+
+
 def metrics(
     warehouse: WarehouseOption,
     date: Annotated[str | None, date_option("that night; the newest by default")] = None,

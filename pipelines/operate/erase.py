@@ -23,7 +23,7 @@ from pipelines.manifests import StoredFile
 from pipelines.operate.doctor import stored_files
 from pipelines.storage import join, list_tree, remove_paths
 from pipelines.stored import SCHEMAS, each_row_group, filter_file
-from pipelines.taken import Taking, take, tombstone
+from pipelines.taken import Taking, read_taken, take, tombstone
 from pipelines.warehouse import Warehouse
 
 # Tables that name a user in another way than by a column `user_id`.
@@ -68,7 +68,7 @@ def erase(
     names = names_of(warehouse, user_id)
     # First the tombstone: nothing of the user lands, and a night that runs now is not published.
     stone = tombstone(user_id, warehouse.hash_key)
-    take(root, Taking(0, "erase", now, tombstones=(stone,)))
+    known = take(root, Taking(0, "erase", now, tombstones=(stone,))).number
     rows: Counter[str] = Counter()
     files: dict[str, StoredFile | None] = {}
     for table, file in _with_rows(warehouse, user_id, names, tell):
@@ -77,8 +77,8 @@ def erase(
         rows[table] += file.rows - written.rows
         files[file.path] = written
     if files:
-        take(root, Taking(0, "erase", now, files, rows=dict(rows)))
-    remove_paths([join(root, path) for path in files])
+        take(root, Taking(0, "erase", now, files, rows=dict(rows)), after=known)
+    remove_paths([join(root, path) for path in _replaced(root)])
     remove_paths([join(root, "staged", f.path) for f in list_tree(join(root, "staged"))])
     found, n_files, n_rows = search(warehouse, user_id, names)
     return Erasure(user_id, dict(rows), len(files), n_files, n_rows, found)
@@ -140,6 +140,12 @@ def search(
         if (path := join("data", stray.path)) not in known:
             found.append(f"{path}: in no record, so not searched; `queryloop doctor --clean`")
     return tuple(found), len(named), n_rows
+
+
+def _replaced(root: str) -> list[str]:
+    """Files that lie there, but no reader opens any more: another one stands for them, or none."""
+    taken, lying = read_taken(root).files, list_tree(join(root, "data"))
+    return [path for path in (join("data", file.path) for file in lying) if path in taken]
 
 
 def _others(rows: pa.Table, *, table: str, user_id: int, names: frozenset[str]) -> BoolArray:

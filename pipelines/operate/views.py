@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what they need of Beam is not needed to print them
     from pipelines.operate.doctor import Checkup
     from pipelines.operate.erase import Erasure
     from pipelines.operate.forecast import Change, Forecast
+    from pipelines.operate.reshard import Resharding
     from pipelines.operate.status import Night, Status, Waiting
     from pipelines.operate.validation import Validation
 
@@ -116,6 +117,22 @@ def show_erasure(console: Console, found: Erasure) -> None:
     console.print(f"searched {searched}; the user may still be in:")
     for place in found.found:
         console.print(Text(f"  {place}"))
+
+
+def show_resharding(console: Console, found: Resharding) -> None:
+    """What another number of buckets takes, or took."""
+    for name, size in sorted(found.tables.items(), key=lambda t: -t[1]):
+        console.print(f"  {name}: {size / 1e6:,.1f} MB")
+    what = f"{found.files:,} files of {found.nights:,} nights, {found.rows:,} rows"
+    verb = "written" if found.done else "to be written"
+    console.print(f"{what}, {found.bytes / 1e6:,.1f} MB {verb} anew")
+    if found.finished:
+        console.print(f"{found.finished:,} of the files had been written by an earlier attempt")
+    if not found.done:
+        console.print(f"{found.before} buckets would become {found.after}; nothing has changed")
+        return
+    console.print(f"{found.before} buckets became {found.after}, for every reader from now on")
+    console.print("the old files are in no record; `queryloop doctor --clean` removes them")
 
 
 def show_checkup(console: Console, checkup: Checkup) -> None:

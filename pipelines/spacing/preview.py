@@ -28,6 +28,8 @@ from retrieval.spacing.explain import Explanation, explain_position
 from retrieval.spacing.measures import gained, measure_spacing
 from retrieval.spacing.terms import FeedSpacing
 
+# Vectors are nearly all of ITEMS; a feed made without diversity is explained without them.
+WITHOUT_VECTORS = ("item_id", "embedding_version", "topics", "created_at")
 CURVE_WEIGHTS = tuple(i / 10 for i in range(11))
 
 
@@ -83,10 +85,12 @@ class ServedNight:
     @cached_property
     def items(self) -> Items:
         """The catalogue; of one user's feeds the candidates are all that is needed of it."""
-        root, files = self.warehouse.root, self.manifest.catalogue["ITEMS"]
         if self.users > 1:
-            return open_items(root, files)
-        rows = read_files(root, "ITEMS", files)
+            return open_items(self.warehouse.root, self.manifest.catalogue["ITEMS"])
+        return self._candidates_of(None)
+
+    def _candidates_of(self, columns: Sequence[str] | None) -> Items:
+        rows = read_files(self.warehouse.root, "ITEMS", self.manifest.catalogue["ITEMS"], columns)
         return Items.from_table(
             rows.filter(pc.is_in(rows["item_id"], self.candidates["item_id"].combine_chunks()))
         )
@@ -102,10 +106,10 @@ class ServedNight:
         """How the night made its feeds."""
         return config_from_manifest(self.manifest).feed
 
-    def spacing(self, spacing: Spacing) -> FeedSpacing:
+    def spacing(self, spacing: Spacing, items: Items | None = None) -> FeedSpacing:
         """A configuration with what it needs of the night's catalogue."""
         root, catalogue = self.warehouse.root, self.manifest.catalogue
-        return read_spacing(root, catalogue, spacing, self.items)
+        return read_spacing(root, catalogue, spacing, items or self.items)
 
     def explained(self, user: int, surface: str) -> tuple[pa.Table, Callable[[int], Explanation]]:
         """The feed that was served, and a function that explains a position of it."""
@@ -113,8 +117,10 @@ class ServedNight:
         feed = feed.filter(pc.equal(feed["surface"], surface)).sort_by("position")
         mine = (pc.field("user_id") == user) & (pc.field("surface") == surface)
         candidates, queries = self.candidates.filter(mine), self.queries.filter(mine)
-        pool = pool_of(candidates, queries, self.items, self.config)
-        spacing = self.spacing(config_from_manifest(self.manifest).spacing)
+        config = config_from_manifest(self.manifest).spacing
+        items = self.items if config.diversity.gamma else self._candidates_of(WITHOUT_VECTORS)
+        pool = pool_of(candidates, queries, items, self.config)
+        spacing = self.spacing(config, items)
         placed = ints(feed, "item_id")
         return feed, lambda position: explain_position(pool, spacing, placed, position)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from pipelines import stored
 from pipelines.config import config_from_manifest
 from pipelines.entry import main
+from pipelines.explain.interests import _lineage
 from pipelines.explain.story import UserStory, story_of
 from pipelines.explain.words import growth, leaning, why
 from pipelines.failures import quiet_beam
@@ -67,6 +69,21 @@ def test_interests_are_the_profile_with_titles(served: Served, story: UserStory)
             assert one.lineage.startswith(f"known since the night of {served.nights[0].date}")
         else:
             assert one.lineage.startswith("new tonight")
+
+
+def test_what_an_interest_came_from_is_told_once_for_each_version() -> None:
+    """A user without new engagements has the same version, with its origin, on every night."""
+    dates = [dt.date(2024, 3, i) for i in (1, 2, 3, 4)]
+
+    def version(made: dt.date, lineage: str, origin: list[int]) -> dict[str, Any]:
+        own = {"cluster_id": 7, "medoid_item_id": 70, "cutoff": made}
+        return own | {"lineage": lineage, "from_cluster_ids": origin}
+
+    split, took = version(dates[0], "split", [3]), version(dates[2], "merged", [3, 7])
+    past = [(dates[0], [split]), (dates[1], [split]), (dates[2], [took])]
+    assert _lineage(took, past, {70: "shoes"}) == (
+        "known since the night of 2024-03-01; split from 3 on 2024-03-01; took in 3 on 2024-03-03"
+    )
 
 
 def test_chances_are_the_propensities_that_were_drawn_with(served: Served) -> None:

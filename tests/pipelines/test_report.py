@@ -14,6 +14,7 @@ from pipelines.charts import (
     interval_chart,
     line_chart,
     point_chart,
+    spread_apart,
 )
 from pipelines.report import Listing, Picture, Report, Section, grid_of, percent, render_report
 
@@ -131,3 +132,9 @@ def test_lines_of_nothing_known():
 
 def test_percent():
     assert percent(0.1234) == "12.3 %"
+
+
+def test_names_of_lines_keep_apart_and_within_the_chart() -> None:
+    assert spread_apart([0.1, 0.5, 0.52], 0.1, 1.0) == pytest.approx([0.1, 0.5, 0.6])
+    assert spread_apart([0.9, 0.95, 1.0], 0.1, 1.0) == pytest.approx([0.8, 0.9, 1.0])
+    assert spread_apart([], 0.1, 1.0) == []

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 KERNELS = """
-import profiling.compiling
 import numpy as np
-from numba import njit
+from profiling.compiling import njit
 
 @njit(cache=True)
 def sort_in_place(values):
@@ -40,14 +39,36 @@ def test_kernels_of_two_processes_do_not_mix_in_a_third(tmp_path: Path) -> None:
 def test_a_kernel_whose_arguments_class_has_moved_is_compiled_anew(tmp_path: Path) -> None:
     pair = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    a: int\n    b: int\n"
     kernel = (
-        "from numba import njit\n@njit(cache=True)\ndef add(pair):\n    return pair.a + pair.b\n"
+        "from profiling.compiling import njit\n"
+        "@njit(cache=True)\ndef add(pair):\n    return pair.a + pair.b\n"
     )
-    (tmp_path / "kernels.py").write_text("import profiling.compiling\n" + kernel)
+    (tmp_path / "kernels.py").write_text(kernel)
     for place in ("before", "after"):
         (tmp_path / f"{place}.py").write_text(pair)
         code = f"from {place} import Pair; print(add(Pair(1, 2)))"
         assert run(tmp_path, code) == "3\n"
         (tmp_path / f"{place}.py").unlink()
+
+
+def test_numba_is_imported_by_the_first_kernel_that_is_called(tmp_path: Path) -> None:
+    kernels = """
+from profiling.compiling import njit
+
+@njit(cache=True)
+def square(x):
+    return x * x
+
+@njit(cache=True)
+def sum_of_squares(x, y):
+    return square(x) + square(y)
+"""
+    (tmp_path / "kernels.py").write_text(kernels)
+    code = """
+import pickle, sys
+print("numba" in sys.modules, pickle.loads(pickle.dumps(square)) is square)
+print(sum_of_squares(3, 4), "numba" in sys.modules, square.py_func(5))
+"""
+    assert run(tmp_path, code) == "False True\n25 True 25\n"
 
 
 def run(folder: Path, code: str) -> str:
