@@ -1,6 +1,6 @@
 """Logged conditions against those derived from the item: `python benchmarks/conditions.py`.
 
-Two worlds of `pipelines.faceted_world`, 12 nights of training, the two days after are judged. In
+Two worlds of `pipelines.worlds.faceted`, 12 nights of training, the two days after are judged. In
 the first an item is chosen for another reason under each of its topics, in the second (facets 0)
 for the same under all: what the log still tells there is which of the topics the user cares for,
 and that confidences mean nothing. All trainings of a world read the same pairs and histories, with
@@ -34,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.evaluate.arms import ARMS, Engine, judge_arm
-from pipelines.faceted_world import FacetedWorld, Log, cutoff_of_night
+from pipelines.worlds.faceted import FacetedWorld, Log, cutoff_of_night
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.schema import ints
 from profiling.tables import PROFILES

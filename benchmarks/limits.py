@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from pipelines.manifests import Manifest, StoredFile
 from pipelines.night import CHOSEN, LEARNED, SERVED, STEPS
 from pipelines.plan import open_items
-from pipelines.storage import join
-from pipelines.stored import encoding_of, read_bucket, schema_of
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, StoredFile
+from pipelines.store.storage import join
+from pipelines.store.tables import encoding_of, read_bucket, schema_of
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import ints
 
 PRODUCT = (64, 64, 4096)  # queries of a block x width x items of a slice

@@ -41,13 +41,13 @@ import pyarrow.parquet as pq
 from benchmarks.limits import show_limits
 from pipelines.config import NightConfig, render_config
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_night
 from pipelines.plan import cutoff_of, open_items
-from pipelines.stored import TableWriter
+from pipelines.store.manifests import Manifest
+from pipelines.store.tables import TableWriter
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import account
-from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US, HOUR_US
 from profiling.hashing import buckets_of, hash63
 from profiling.items import unit_rows

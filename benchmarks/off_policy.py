@@ -23,7 +23,7 @@ import numpy as np
 
 from pipelines.lab.evaluation import evaluate_policy
 from pipelines.lab.period import default_period, find_period
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from pipelines.worlds.nights import Loop, play_nights
 from pipelines.worlds.planted import WORLDS, People
 from pipelines.worlds.stored import config_of_world, store_nights

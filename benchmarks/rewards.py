@@ -32,11 +32,11 @@ import pyarrow.parquet as pq
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipelines.buckets import Bucket, JobRecord, WriteTables
-from pipelines.manifests import StoredFile
-from pipelines.shuffle import IntoBuckets
-from pipelines.storage import join, read_bytes
-from pipelines.stored import TableWriter, read_bucket, read_files
+from pipelines.runners.buckets import Bucket, JobRecord, WriteTables
+from pipelines.runners.shuffle import IntoBuckets
+from pipelines.store.manifests import StoredFile
+from pipelines.store.storage import join, read_bytes
+from pipelines.store.tables import TableWriter, read_bucket, read_files
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.decay import DAY_US
 from profiling.hashing import buckets_of

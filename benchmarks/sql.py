@@ -44,7 +44,7 @@ from pipelines.health.figures import record_health
 from pipelines.landing import land
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 
 QUESTIONS = [
     "SELECT 1",
@@ -62,9 +62,9 @@ QUESTIONS = [
 ]
 WHOLE = """\
 import sys
-from pipelines.catalog import open_session
-from pipelines.answers import render
-from pipelines.warehouse import Warehouse
+from pipelines.catalog.views import open_session
+from pipelines.catalog.answers import render
+from pipelines.store.warehouse import Warehouse
 opened = Warehouse.open(sys.argv[1])
 with open_session(opened, opened.head()) as session:
     session.make(session.pieces)

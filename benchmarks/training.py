@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.config import NightConfig
+from pipelines.store.warehouse import Warehouse
 from pipelines.training import TrainOptions, train_models
-from pipelines.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items, unit_rows
 from profiling.tables import TOPICS

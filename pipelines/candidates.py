@@ -8,10 +8,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import add_step, table_of
 from pipelines.serving import ArmServing, Serving, open_index, open_model
-from pipelines.steps import add_step, table_of
 from profiling.schema import sort_rows
 from retrieval.candidates import retrieve_candidates
 from retrieval.encoders import ModelEncoder, encode_users

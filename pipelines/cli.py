@@ -37,7 +37,7 @@ def init(
     """
     from pipelines.config import NightConfig, render_config
     from pipelines.spacing.file import render_spacing
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.warehouse import Warehouse
     from retrieval.spacing.classes import Spacing
 
     made = Warehouse.create(
@@ -62,7 +62,7 @@ def kuairand(
     Example: queryloop import kuairand KuaiRand-Pure --warehouse W
     """
     from pipelines.importers.command import import_kuairand
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.warehouse import Warehouse
 
     import_kuairand(Warehouse.open(warehouse), source, json=json)
 
@@ -82,7 +82,7 @@ def tables(  # noqa: PLR0913 (one option a decision)
     Example: queryloop import tables -w W --items items.csv --engagements 'log/*.csv'
     """
     from pipelines.importers.command import import_tables
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.warehouse import Warehouse
 
     paths = {
         "ITEMS": items,
@@ -131,8 +131,8 @@ def night(  # noqa: PLR0913 (one option a decision)
     """
     from pipelines.night import RunOptions
     from pipelines.night_command import After, asked_dates, rebuild_and_compare, run_and_tell
-    from pipelines.object_stores import use_options
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.object_stores import use_options
+    from pipelines.store.warehouse import Warehouse
 
     run = RunOptions(beam_args=tuple(context.args), until=until)
     use_options(run.beam_args)
@@ -158,7 +158,7 @@ def train(
     Example: queryloop train --warehouse W --date 2022-05-08
     """
     from pipelines.night_command import train_and_tell
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.warehouse import Warehouse
 
     train_and_tell(Warehouse.open(warehouse), parse_date(date), seed, fresh=fresh, json=json)
 
@@ -204,7 +204,7 @@ def fingerprint(
     Example: queryloop fingerprint --warehouse W --compare V
     """
     from pipelines.night_command import compare_and_tell, digests_of
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.warehouse import Warehouse
 
     opened = Warehouse.open(warehouse)
     manifest = night_asked(opened, date)

@@ -8,10 +8,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.buckets import Bucket
 from pipelines.evidence import EvidenceSource, read_evidence
 from pipelines.plan import NightPlan, open_items
-from pipelines.steps import add_step, table_of
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import add_step, table_of
 from profiling.decay import DAY_US
 from profiling.schema import ints
 from selection.cluster_rewards import RollUpInputs, roll_up_cluster_rewards

@@ -170,6 +170,6 @@ def _group(name: str, table: Table) -> LazyGroup:
 
 
 def _known_to_beam(option: str) -> bool:
-    from pipelines.runner_options import RunnerOptions  # Beam takes a second to import
+    from pipelines.runners.options import RunnerOptions  # Beam takes a second to import
 
     return option.lstrip("-").replace("-", "_") in RunnerOptions([]).get_all_options()

@@ -15,8 +15,8 @@ from typing import ClassVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipelines.health.alarms import HealthConfig
-from pipelines.manifests import Manifest
 from pipelines.operate.anomalies import ValidationConfig
+from pipelines.store.manifests import Manifest
 from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
 from profiling.decay import HOUR_US

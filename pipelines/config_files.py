@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from pipelines.config import ConfigError, NightConfig, load_config
 from pipelines.spacing.inputs import spacing_of
-from pipelines.storage import exists, read_bytes
-from pipelines.warehouse import Warehouse
+from pipelines.store.storage import exists, read_bytes
+from pipelines.store.warehouse import Warehouse
 from retrieval.spacing.classes import Spacing
 
 

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.buckets import Bucket
-from pipelines.folders import Folder, made_once, open_folder
-from pipelines.manifests import StoredFile, Tables
 from pipelines.plan import NightPlan, catalogue_digest, open_items
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.workers import code_version
 from pipelines.serving import index_over
-from pipelines.stored import read_bucket, read_files, write_table
-from pipelines.workers import code_version
+from pipelines.store.folders import Folder, made_once, open_folder
+from pipelines.store.manifests import StoredFile, Tables
+from pipelines.store.tables import read_bucket, read_files, write_table
 from profiling.schema import IntArray
 from retrieval.index.exact import ExactIndex
 from retrieval.neighbours import nearest_items

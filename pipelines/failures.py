@@ -60,7 +60,7 @@ def failure_message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return place + _with_cure(error.strerror)
-    from pipelines.warehouse import PublishConflict  # Arrow takes a moment to import
+    from pipelines.store.warehouse import PublishConflict  # Arrow takes a moment to import
 
     if isinstance(error, (*_MENDABLE, PublishConflict)):
         return _with_cure(_WHERE.sub("", str(error)))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import add_step, table_of
 from pipelines.spacing.inputs import open_spacing
-from pipelines.steps import add_step, table_of
 from profiling.schema import ints
 from retrieval.feed import rerank_feed
 from retrieval.spacing.measures import measure_spacing, measured_users

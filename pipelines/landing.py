@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.manifests import Landing, StoredFile
-from pipelines.stored import TableWriter, write_table
-from pipelines.taken import erased_of, read_taken
-from pipelines.warehouse import EVENT_TABLES, Warehouse
+from pipelines.store.manifests import Landing, StoredFile
+from pipelines.store.tables import TableWriter, write_table
+from pipelines.store.taken import erased_of, read_taken
+from pipelines.store.warehouse import EVENT_TABLES, Warehouse
 from profiling.decay import DAY_US
 from profiling.schema import group_offsets, ints, sort_rows
 

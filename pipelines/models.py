@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.folders import Folder, folder_from, store_folder
-from pipelines.manifests import FORMAT, check_format, reading, to_json
 from pipelines.plan import date_of
-from pipelines.records import next_record, record_paths
-from pipelines.storage import create_exclusive, join, read_bytes, unique_name
+from pipelines.store.folders import Folder, folder_from, store_folder
+from pipelines.store.manifests import FORMAT, check_format, reading, to_json
+from pipelines.store.records import next_record, record_paths
+from pipelines.store.storage import create_exclusive, join, read_bytes, unique_name
 from retrieval.histories import HistoryConfig
 from selection.experiments import Experiment
 

@@ -34,30 +34,30 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipelines.buckets import JobRecord, ReadTables, WriteTables
 from pipelines.candidates import RetrieveCandidates
 from pipelines.cluster_rewards import RollUpClusterRewards
 from pipelines.evidence import EvidenceSource, fit_books, plan_evidence, store_item_rates
 from pipelines.feed import RerankFeed
 from pipelines.logs import tell
-from pipelines.manifests import Manifest, Tables
 from pipelines.night_options import UNTIL
-from pipelines.object_stores import without_secrets
 from pipelines.outcomes import AttributeOutcomes
 from pipelines.plan import NightPlan, open_items, package_version
 from pipelines.profiles import BuildProfiles
 from pipelines.progress import progress_bars, told
 from pipelines.queries import SelectQueries
 from pipelines.rewards import TallyRewards
-from pipelines.runner_options import RunnerOptions
+from pipelines.runners.buckets import JobRecord, ReadTables, WriteTables
+from pipelines.runners.options import RunnerOptions
+from pipelines.runners.shuffle import IntoBuckets
+from pipelines.runners.workers import check_endpoint
 from pipelines.serving import Serving, plan_serving, serving_digest
 from pipelines.settled import BringBackSettled, SetAsideSettled
-from pipelines.shuffle import IntoBuckets
-from pipelines.storage import exists, join, list_names, read_bytes, remove_files, remove_paths
-from pipelines.stored import read_files
+from pipelines.store.manifests import Manifest, Tables
+from pipelines.store.object_stores import without_secrets
+from pipelines.store.storage import exists, join, list_names, read_bytes, remove_files, remove_paths
+from pipelines.store.tables import read_files
+from pipelines.store.warehouse import PublishConflict, Warehouse
 from pipelines.summary import tell_published
-from pipelines.warehouse import PublishConflict, Warehouse
-from pipelines.workers import check_endpoint
 from selection.outcomes import LAST_COLUMNS
 from selection.prior import PRIOR_SUMS, Prior, fit_prior
 

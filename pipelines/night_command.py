@@ -13,22 +13,22 @@ import typer
 
 from pipelines.clock import clock
 from pipelines.config_files import config_of
-from pipelines.fingerprint import LATE_FILE_TABLES, Difference, Run, compare, fingerprint
 from pipelines.health.command import after_night
 from pipelines.health.records import Alarm
 from pipelines.json_output import print_json
 from pipelines.logs import tell
-from pipelines.manifests import Manifest
 from pipelines.models import ModelRecord
 from pipelines.night import RunOptions
 from pipelines.night_options import night_asked, parse_date
 from pipelines.nights import rebuild, run_nights
+from pipelines.operate.fingerprint import LATE_FILE_TABLES, Difference, Run, compare, fingerprint
 from pipelines.operate.metrics import write_metrics
 from pipelines.plan import date_of
 from pipelines.progress import counting_bar, told, training_bar
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import show_model, show_night, wide_console
 from pipelines.training import TrainOptions, train_models
-from pipelines.warehouse import Warehouse
 
 
 @dataclass(frozen=True)

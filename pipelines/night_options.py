@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.manifests import Manifest
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.manifests import Manifest
+    from pipelines.store.warehouse import Warehouse
 
 FORMATS = ("table", "json")  # of what a study prints
 UNTIL = ("rewards", "queries", "feed")  # steps that a night can end with
@@ -37,7 +37,7 @@ def nights_to_run(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def _dates(ctx: typer.Context) -> list[dt.date]:
     """The night after the newest, then those that were run, newest first."""
-    from pipelines.warehouse import Warehouse  # Arrow takes a moment to import
+    from pipelines.store.warehouse import Warehouse  # Arrow takes a moment to import
 
     try:
         opened = Warehouse.open(ctx.params.get("warehouse") or "")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from pipelines.config import NightConfig, config_from_manifest
 from pipelines.config_files import config_of
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions, run_plan
 from pipelines.plan import cutoff_of, date_of, plan_night
-from pipelines.warehouse import EVENT_TABLES, PublishConflict, Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import EVENT_TABLES, PublishConflict, Warehouse
 from profiling.decay import DAY_US
 
 Report = Callable[[Manifest], None]

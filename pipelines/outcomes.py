@@ -8,9 +8,9 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
-from pipelines.steps import add_step, table_of
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import add_step, table_of
 from profiling.intake import admit_rows
 from selection.draws import draws_of
 from selection.outcomes import OutcomeInputs, attribute_outcomes

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.config import NightConfig
-from pipelines.manifests import Manifest, StoredFile
 from pipelines.models import Learners
-from pipelines.storage import naming, unique_name
-from pipelines.stored import read_bucket
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, StoredFile
+from pipelines.store.storage import naming, unique_name
+from pipelines.store.tables import read_bucket
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import ints
 from retrieval.histories import HistoryConfig, build_histories
 from retrieval.pairs import make_pairs

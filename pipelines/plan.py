@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.config import NightConfig
-from pipelines.manifests import LandedGroup, Manifest, StoredFile, Tables
-from pipelines.stored import read_files
-from pipelines.taken import read_taken
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import LandedGroup, Manifest, StoredFile, Tables
+from pipelines.store.tables import read_files
+from pipelines.store.taken import read_taken
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import ints
@@ -61,11 +61,11 @@ class NightPlan:
         nearby: Tables of single nights that the steps need: draws that may still be shown or
             closed, the feeds that showed them, and the parent's outcomes.
         past_outcomes: OUTCOMES of the ancestors within `evidence.days`.
-        slopes: Of the evidence, as the parent fitted them; None: as configured.
         catalogue: Files of ITEMS and TOPICS.
         given: Tables that were served already and are carried over as they are.
         given_retrieval: How, as in the manifest that served them.
         erasures: How many users had been erased when it was planned.
+        slopes: Of the evidence, as the parent fitted them; None: as configured.
     """
 
     root: str
@@ -80,11 +80,11 @@ class NightPlan:
     state: Tables
     nearby: Tables
     past_outcomes: tuple[StoredFile, ...]
-    slopes: Slopes | None
     catalogue: Tables
     given: Tables
     given_retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     erasures: int = 0
+    slopes: Slopes | None = None
 
     @property
     def parent_cutoff(self) -> int | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import apache_beam as beam
 import numpy as np
 
-from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
-from pipelines.steps import add_step, table_of
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import add_step, table_of
 from profiling.history import update_history
 from profiling.profiles import ProfileInputs, build_profiles
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
-from pipelines.steps import add_step, table_of
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import add_step, table_of
 from selection.queries import select_queries
 
 

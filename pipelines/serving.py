@@ -18,11 +18,11 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from pipelines.folders import Folder, check_folder, made_once, open_folder
-from pipelines.manifests import StoredFile
 from pipelines.models import ModelRecord, NoModel, learners_of, model_for, models
 from pipelines.plan import NightPlan, catalogue_digest, open_items, open_topics
-from pipelines.workers import code_version
+from pipelines.runners.workers import code_version
+from pipelines.store.folders import Folder, check_folder, made_once, open_folder
+from pipelines.store.manifests import StoredFile
 from profiling.items import Items
 from retrieval.candidates import RetrievalConfig
 from retrieval.index import files as index_files

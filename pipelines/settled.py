@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines.buckets import Bucket
 from pipelines.plan import NightPlan, open_items
-from pipelines.steps import table_of
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.steps import table_of
 from profiling.history import fading_rows
 from profiling.schema import ints, sort_rows
 from profiling.tables import HISTORY, PROFILES

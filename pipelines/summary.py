@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.logs import tell
-from pipelines.manifests import Manifest
 from pipelines.models import ModelRecord
 from pipelines.spacing.books import spacing_report
+from pipelines.store.manifests import Manifest
 
 STEPS = (
     ("build_profiles", "ENGAGEMENTS", "PROFILES"),

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.config import NightConfig
-from pipelines.folders import Folder, check_folder, local_cache, open_folder
-from pipelines.manifests import Manifest
 from pipelines.models import (
     Learners,
     ModelRecord,
@@ -33,9 +31,11 @@ from pipelines.models import (
 from pipelines.night import library_versions
 from pipelines.pairs import StoredPairs, store_pairs
 from pipelines.plan import catalogue_digest, open_items, open_topics
-from pipelines.storage import is_local, unique_name
-from pipelines.warehouse import Warehouse
-from pipelines.workers import code_version
+from pipelines.runners.workers import code_version
+from pipelines.store.folders import Folder, check_folder, local_cache, open_folder
+from pipelines.store.manifests import Manifest
+from pipelines.store.storage import is_local, unique_name
+from pipelines.store.warehouse import Warehouse
 from retrieval.model.trained import TrainedModel
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from packaging.requirements import Requirement
 
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.small_models import add
 from tests.pipelines.small_world import day, engagements_table, foreign_impressions, items_table
 
@@ -62,7 +62,7 @@ print(json.dumps({"names": names, "asked": asked}))
 RUN = """
 import json
 from pipelines.cli import app
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 
 for line in json.loads(sys.argv[1]):
     app(line, standalone_mode=False)

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 import profiling
 from pipelines.config import NightConfig
-from pipelines.stored import SCHEMAS
+from pipelines.store.tables import SCHEMAS
 from profiling.actions import Action
 from selection.experiments import Arm, Experiment
 

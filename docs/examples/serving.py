@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.catalog import query
+from pipelines.catalog.views import query
 from pipelines.cli import app
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.hashing import uniforms
 
 # ---

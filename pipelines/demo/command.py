@@ -28,7 +28,7 @@ def run_demo(
     # Drawing is imported here: no other command needs it, and it takes half a second.
     from pipelines.demo.page import demo_page
     from pipelines.demo.views import Findings, print_findings
-    from pipelines.report import render_report
+    from pipelines.pages.report import render_report
 
     if console is None:
         console = Console(quiet=json)

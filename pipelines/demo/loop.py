@@ -35,11 +35,11 @@ from pipelines.demo.measures import (
 from pipelines.demo.options import DemoOptions
 from pipelines.lab.policies import policy_named
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.training import TrainOptions, check_extra, train_models
-from pipelines.warehouse import Warehouse
 from pipelines.worlds.demo import ACTION, SURFACE, World
 from profiling.actions import Action
 from profiling.schema import FloatArray, IntArray, floats, ints

@@ -6,18 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.charts import (
-    BLUE,
-    GREEN,
-    GREY,
-    QUIET,
-    RED,
-    Interval,
-    Series,
-    dot_chart,
-    interval_chart,
-    line_chart,
-)
 from pipelines.demo.loop import ARMS, EVIDENCE, DemoRun
 from pipelines.demo.measures import StoryRow, names_in_order
 from pipelines.demo.views import (
@@ -34,7 +22,19 @@ from pipelines.demo.views import (
     sql_statements,
     story_cells,
 )
-from pipelines.report import Listing, Picture, Report, Section, grid_of, percent
+from pipelines.pages.charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    QUIET,
+    RED,
+    Interval,
+    Series,
+    dot_chart,
+    interval_chart,
+    line_chart,
+)
+from pipelines.pages.report import Listing, Picture, Report, Section, grid_of, percent
 from profiling.bootstrap import Estimate
 from profiling.schema import FloatArray
 

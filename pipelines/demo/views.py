@@ -18,7 +18,7 @@ from pipelines.demo.measures import (
     rate,
     uplift,
 )
-from pipelines.report import percent
+from pipelines.pages.report import percent
 from pipelines.worlds.demo import FURNITURE, RECIPES, TOPIC_NAMES
 from profiling.bootstrap import Estimate, resample_weights
 from profiling.schema import FloatArray

@@ -21,7 +21,7 @@ from pipelines.night_options import (
     date_option,
     parse_date,
 )
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 
 
 def retrieval(  # noqa: PLR0913 (one option a decision)

@@ -14,8 +14,8 @@ from pipelines.evaluate.output import deliver
 from pipelines.evaluate.study import run_study
 from pipelines.evaluate.trial import TrialOptions, gather_trial, run_trial
 from pipelines.progress import told
+from pipelines.store.warehouse import Warehouse
 from pipelines.training import check_extra
-from pipelines.warehouse import Warehouse
 
 
 def evaluate_retrieval(

@@ -13,11 +13,11 @@ import pyarrow as pa
 from pipelines.config import NightConfig
 from pipelines.evaluate.arms import Engine
 from pipelines.evaluate.contest import Note
-from pipelines.manifests import Manifest
 from pipelines.models import Learners
 from pipelines.pairs import StoredPairs, store_pairs
 from pipelines.plan import open_items, open_topics
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import IntArray
 from retrieval.encoders import ModelEncoder, encode_users
 from retrieval.model.serving import RetrievalModel

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import NightConfig
-from pipelines.manifests import Manifest
 from pipelines.plan import open_items
-from pipelines.stored import read_files, read_period
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.tables import read_files, read_period
+from pipelines.store.warehouse import Warehouse
 from profiling.actions import Actions
 from profiling.items import Items
 from profiling.schema import ints

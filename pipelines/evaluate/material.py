@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pipelines.config import NightConfig
 from pipelines.evaluate.log import items_of, liked_actions, night_queries, read_log
 from pipelines.plan import cutoff_of
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.items import Items
 from profiling.schema import ints

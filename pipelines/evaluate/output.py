@@ -36,7 +36,7 @@ def _write(found: dict[str, Any], study: str, out: Path) -> None:
     # Drawing is imported here: no other command needs it, and it takes half a second.
     from pipelines.evaluate.page import study_page
     from pipelines.evaluate.trial_page import trial_page
-    from pipelines.report import render_report
+    from pipelines.pages.report import render_report
 
     page = {"retrieval": study_page, "profiles": trial_page}[study]
     out.mkdir(parents=True, exist_ok=True)

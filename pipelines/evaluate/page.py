@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.charts import (
+from pipelines.evaluate.views import (
+    MEANING,
+    headline,
+    main_columns,
+    row_cells,
+    side_tables,
+)
+from pipelines.pages.charts import (
     BLUE,
     GREEN,
     GREY,
@@ -16,14 +23,7 @@ from pipelines.charts import (
     line_chart,
     point_chart,
 )
-from pipelines.evaluate.views import (
-    MEANING,
-    headline,
-    main_columns,
-    row_cells,
-    side_tables,
-)
-from pipelines.report import Picture, Report, Section, grid_of, percent
+from pipelines.pages.report import Picture, Report, Section, grid_of, percent
 from retrieval.evaluation.measures import DEPTHS
 
 _COLORS = {"lr": BLUE, "cr": GREEN, "index": RED}

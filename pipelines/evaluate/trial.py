@@ -25,7 +25,7 @@ from pipelines.evaluate.orderings import (
     ordering_rows,
 )
 from pipelines.plan import cutoff_of, date_of, open_items
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.hashing import hash64
 from profiling.items import Items

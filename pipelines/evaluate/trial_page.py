@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.charts import BLUE, GREEN, GREY, RED, Interval, Series, interval_chart, line_chart
 from pipelines.evaluate.trial_views import (
     COLUMNS,
     ORDERING_COLUMNS,
@@ -13,7 +12,17 @@ from pipelines.evaluate.trial_views import (
     ordering_cells,
     trial_cells,
 )
-from pipelines.report import Picture, Report, Section, grid_of, percent
+from pipelines.pages.charts import (
+    BLUE,
+    GREEN,
+    GREY,
+    RED,
+    Interval,
+    Series,
+    interval_chart,
+    line_chart,
+)
+from pipelines.pages.report import Picture, Report, Section, grid_of, percent
 
 # The lines of the curves: method, name, colour.
 _LINES = (

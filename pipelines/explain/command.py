@@ -24,8 +24,8 @@ def explain(
     """
     from pipelines.explain.story import story_of  # what a completion of options can do without
     from pipelines.explain.terminal import show_story
+    from pipelines.store.warehouse import Warehouse
     from pipelines.summary import wide_console
-    from pipelines.warehouse import Warehouse
 
     story = story_of(Warehouse.open(warehouse), user, date)
     if json:
@@ -34,8 +34,8 @@ def explain(
         show_story(wide_console(), story)
     if html is not None:
         from pipelines.explain.page import story_page  # drawing takes half a second to import
+        from pipelines.pages.report import render_report
         from pipelines.progress import told
-        from pipelines.report import render_report
 
         with told() as note:
             note("draw the page")

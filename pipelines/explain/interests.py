@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipelines.config import config_from_manifest
 from pipelines.explain.rows import UserRows
-from pipelines.manifests import Manifest
+from pipelines.store.manifests import Manifest
 from selection.chances import inclusion_chances
 
 _PROFILE = ("user_id", "cluster_id", "medoid_item_id", "item_ids", "n_items", "first_at", "last_at",

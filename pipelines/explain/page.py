@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipelines.charts import SERIES, Series, line_chart
 from pipelines.explain.interests import Interest, Worth
 from pipelines.explain.story import UserStory
 from pipelines.explain.terminal import (
@@ -20,7 +19,17 @@ from pipelines.explain.terminal import (
     seen_rows,
 )
 from pipelines.explain.words import growth, leaning, worth_of
-from pipelines.report import Card, Listing, Picture, Report, Section, grid_of, percent, telling
+from pipelines.pages.charts import SERIES, Series, line_chart
+from pipelines.pages.report import (
+    Card,
+    Listing,
+    Picture,
+    Report,
+    Section,
+    grid_of,
+    percent,
+    telling,
+)
 
 TAGS, LINES = 6, 6  # members that are not folded away; interests that are drawn in charts
 

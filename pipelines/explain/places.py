@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipelines.explain.rows import UserRows
-from pipelines.manifests import Manifest
 from pipelines.spacing.preview import ServedNight
+from pipelines.store.manifests import Manifest
 from retrieval.spacing.explain import Explanation, Standing
 
 SEEN = 40  # impressions that are told, the latest

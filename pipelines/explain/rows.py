@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.importers.keys import hash_id
-from pipelines.manifests import Manifest
-from pipelines.stored import read_files
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.tables import read_files
+from pipelines.store.warehouse import Warehouse
 from profiling.tables import I64
 
 KNOWN_BY = ("PROFILES", "HISTORY", "OPEN")  # where a user of the warehouse has rows

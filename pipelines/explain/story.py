@@ -17,7 +17,7 @@ from pipelines.explain.places import (
 )
 from pipelines.explain.rows import UserRows
 from pipelines.night_options import night_run
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 
 NIGHTS = 28  # of history that is told
 AFTER = 14  # nights later in which what was drawn may have closed

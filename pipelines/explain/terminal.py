@@ -11,7 +11,7 @@ from rich.table import Table
 from pipelines.explain.story import UserStory
 from pipelines.explain.words import brought, came_from, did, fate, growth, leaning, members, why
 from pipelines.explain.words import worth_of as reward_text
-from pipelines.report import percent
+from pipelines.pages.report import percent
 
 _MEMBERS, _SEEN = 5, 12
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.explain.interests import Interest, Worth
 from pipelines.explain.places import Drawn, Place, Seen
-from pipelines.report import percent
+from pipelines.pages.report import percent
 
 
 def leaning(worth: Worth) -> str:

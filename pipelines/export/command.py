@@ -14,13 +14,13 @@ import typer
 from pipelines.config import NightConfig, config_from_manifest
 from pipelines.export.formats import FORMATS
 from pipelines.json_output import JsonOption, print_json
-from pipelines.manifests import Manifest
 from pipelines.night_options import NightOption, WarehouseOption, among, night_asked
 from pipelines.plan import open_items
 from pipelines.progress import counting_bar, told
-from pipelines.storage import unique_name
-from pipelines.stored import SCHEMAS
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.storage import unique_name
+from pipelines.store.tables import SCHEMAS
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import TableSchema, sort_rows
 from selection.queries import weigh_queries
 from selection.weight_files import EXPORT_FORMAT, RECORD

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.answers import plain
-from pipelines.sql_text import identifier
+from pipelines.catalog.answers import plain
+from pipelines.catalog.sql_text import identifier
 from profiling.schema import TableSchema
 
 _ROWS = 1 << 16

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipelines.health.records import Alarm, Figure, Health
-from pipelines.manifests import Manifest
 from pipelines.spacing.books import LEAST_NIGHTS, drifts
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from profiling.options import FORBID_UNKNOWN, check_options, option
 
 

@@ -17,11 +17,11 @@ from pipelines.health.alarms import HealthConfig, night_alarms
 from pipelines.health.figures import MEANINGS, record_health
 from pipelines.health.records import Alarm, Figure, Health
 from pipelines.json_output import JsonOption, print_json
-from pipelines.manifests import Manifest
 from pipelines.night_options import NightOption, WarehouseOption, night_run
 from pipelines.progress import told
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import wide_console
-from pipelines.warehouse import Warehouse
 
 _SHARES = ("engaged", "waiting", "prior", "late", "refused", "unattributed")
 
@@ -94,7 +94,7 @@ def write_report(warehouse: Warehouse, manifest: Manifest, out: Path) -> None:
     """The report of a night as a file."""
     # Drawing is imported here: no other command needs it, and it takes half a second.
     from pipelines.health.page import night_report
-    from pipelines.report import render_report
+    from pipelines.pages.report import render_report
 
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render_report(night_report(warehouse, manifest)), encoding="utf-8")

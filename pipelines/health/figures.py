@@ -17,19 +17,19 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.catalog_pieces import needed, template_pieces
-from pipelines.catalog_records import record_tables
+from pipelines.catalog.pieces import needed, template_pieces
+from pipelines.catalog.records import record_tables
 from pipelines.health.records import Figure, Health, read_health, write_health
-from pipelines.manifests import Manifest, StoredFile
-from pipelines.stored import concat, read_bucket, read_files
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, StoredFile
+from pipelines.store.tables import concat, read_bucket, read_files
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US, HOUR_US
 
 ROWS = 1_000_000  # of the tables of `COUNTED`, that are looked at
 COUNTED = ("CLUSTER_REWARDS", "OUTCOMES", "QUERIES")
 SCRIPTS = [
     Path(__file__).parents[1] / name
-    for name in ("catalog.sql", "catalog_macros.sql", "health/views.sql")
+    for name in ("catalog/views.sql", "catalog/macros.sql", "health/views.sql")
 ]
 MEANINGS = {
     "rate": "value per impression that closed, by policy",

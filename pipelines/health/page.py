@@ -11,18 +11,27 @@ from typing import Any
 
 import duckdb
 
-from pipelines.catalog_records import record_tables
-from pipelines.charts import SERIES, Promise, Series, line_chart, promise_chart
+from pipelines.catalog.records import record_tables
+from pipelines.catalog.sql_text import quote
 from pipelines.config_files import config_of
 from pipelines.health.command import check_health, interval, short
 from pipelines.health.figures import MEANINGS, nights_before
 from pipelines.health.records import Alarm, Figure, Health, read_health
-from pipelines.manifests import Manifest
-from pipelines.report import Grid, Listing, Picture, Report, Section, grid_of, percent, telling
+from pipelines.pages.charts import SERIES, Promise, Series, line_chart, promise_chart
+from pipelines.pages.report import (
+    Grid,
+    Listing,
+    Picture,
+    Report,
+    Section,
+    grid_of,
+    percent,
+    telling,
+)
 from pipelines.spacing.books import spacing_report
-from pipelines.sql_text import quote
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import STEPS, account, retrieval_lines
-from pipelines.warehouse import Warehouse
 
 NIGHTS = 30  # that the charts go back
 Row = dict[str, Any]

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipelines.manifests import FORMAT, Manifest, check_format, reading
-from pipelines.records import record_path
-from pipelines.storage import create_exclusive, exists, read_bytes
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import FORMAT, Manifest, check_format, reading
+from pipelines.store.records import record_path
+from pipelines.store.storage import create_exclusive, exists, read_bytes
+from pipelines.store.warehouse import Warehouse
 
 FOLDER = "health"
 

@@ -23,12 +23,12 @@ from pipelines.importers.tables import read_tables
 from pipelines.json_output import print_json
 from pipelines.landing import land
 from pipelines.logs import tell
-from pipelines.manifests import Manifest
 from pipelines.nights import bootstrap
 from pipelines.plan import open_items
 from pipelines.progress import told
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import wide_console
-from pipelines.warehouse import Warehouse
 from profiling.schema import group_offsets, ints
 from selection.attribution import inferred_credits
 

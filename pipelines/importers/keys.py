@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.tables import KEYS
+from pipelines.store.keys import KEYS
 from profiling.hashing import text_hash
 from profiling.schema import IntArray, ints, sort_rows
 

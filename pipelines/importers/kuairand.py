@@ -34,7 +34,7 @@ from pipelines.importers.kuairand_log import (
     join_logs,
     read_sequences,
 )
-from pipelines.tables import KEYS
+from pipelines.store.keys import KEYS
 from profiling.actions import Actions, action_names
 
 

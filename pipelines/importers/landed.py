@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pipelines.importers.digests import row_digests
 from pipelines.importers.foreign import ForeignLog, all_rejected
 from pipelines.plan import open_items
-from pipelines.stored import SCHEMAS, read_files, read_period
-from pipelines.warehouse import Warehouse
+from pipelines.store.tables import SCHEMAS, read_files, read_period
+from pipelines.store.warehouse import Warehouse
 from profiling.intake import rejected_rows
 from profiling.schema import IntArray, group_offsets, ints
 

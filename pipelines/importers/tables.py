@@ -36,7 +36,7 @@ from pipelines.importers.lists import (
 from pipelines.importers.mapping import SCHEMAS, TableMapping, known_columns, read_mapping
 from pipelines.importers.rejects import malformed_rows
 from pipelines.importers.scalars import share_of_integers
-from pipelines.tables import KEYS
+from pipelines.store.keys import KEYS
 from profiling.actions import Actions
 from profiling.schema import ints, sort_rows
 

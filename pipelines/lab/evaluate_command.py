@@ -22,7 +22,7 @@ from pipelines.night_options import (
     parse_date,
 )
 from pipelines.progress import counting_bar
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from selection.policy_value import ESTIMANDS
 
 FirstOption = Annotated[str | None, date_option("first night, YYYY-MM-DD", "--from")]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pipelines.config import config_from_manifest
 from pipelines.lab.asked import LOGGED, policy_asked
 from pipelines.lab.period import Period, Tell, sum_period
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.bootstrap import Estimate
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from selection.off_policy import LOG, UserSums

@@ -24,7 +24,7 @@ from pipelines.lab.evaluation import evaluate_policy, report_of
 from pipelines.lab.gate import Check, GateConfig, check_policy
 from pipelines.night_options import FormatOption, WarehouseOption, asks_json
 from pipelines.progress import counting_bar
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from pipelines.yaml_options import load_options
 
 FAILED = 1  # exit status; 2 is a command that could not be run

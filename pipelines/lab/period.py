@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import config_from_manifest
-from pipelines.manifests import Manifest, StoredFile
-from pipelines.stored import read_bucket
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, StoredFile
+from pipelines.store.tables import read_bucket
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US, HOUR_US
 from selection.off_policy import LoggedNight, UserSums, add_users, sum_log
 from selection.policies import SelectionConfig

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.charts import (
+from pipelines.lab.replay_views import COLUMNS, MEANING, cells, headline, sections
+from pipelines.pages.charts import (
     BLUE,
     GREEN,
     GREY,
@@ -15,8 +16,7 @@ from pipelines.charts import (
     interval_chart,
     line_chart,
 )
-from pipelines.lab.replay_views import COLUMNS, MEANING, cells, headline, sections
-from pipelines.report import Picture, Report, Section, grid_of
+from pipelines.pages.report import Picture, Report, Section, grid_of
 
 _COLORS = {"counts": GREY, "evidence": BLUE, "oracle": GREEN, "reward_importance": RED}
 

@@ -82,7 +82,7 @@ def write_replay(
     """replay.json, replay.html, nights.parquet and users.parquet in the folder `out`."""
     # Drawing is imported here: no other command needs it, and it takes half a second.
     from pipelines.lab.replay_page import replay_page
-    from pipelines.report import render_report
+    from pipelines.pages.report import render_report
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "replay.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")

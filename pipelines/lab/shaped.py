@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.lab.period import Period
-from pipelines.stored import read_files
-from pipelines.warehouse import Warehouse
+from pipelines.store.tables import read_files
+from pipelines.store.warehouse import Warehouse
 from pipelines.worlds.planted import Rules
 from profiling.schema import FloatArray, floats, group_offsets, ints
 from selection.off_policy import LOG, UserSums

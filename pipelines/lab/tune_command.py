@@ -26,8 +26,8 @@ from pipelines.lab.tuning import Point, TuneConfig, in_replay, in_world, tune_po
 from pipelines.lab.universe import Universe
 from pipelines.night_options import FormatOption, among, asks_json
 from pipelines.progress import told
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import wide_console
-from pipelines.warehouse import Warehouse
 from pipelines.yaml_options import load_options
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from pipelines.config import NightConfig
 from pipelines.config_files import config_of
-from pipelines.manifests import Manifest, StoredFile, Tables
-from pipelines.storage import join, remove_paths
-from pipelines.taken import Taking, read_taken, take
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, StoredFile, Tables
+from pipelines.store.storage import join, remove_paths
+from pipelines.store.taken import Taking, read_taken, take
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US
 
 _DRAWN = ("QUERIES", "SERVED_DRAWS", "FEED")  # what late impressions are attributed by

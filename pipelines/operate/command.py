@@ -25,7 +25,7 @@ from pipelines.night_options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pipelines.warehouse import Warehouse
+    from pipelines.store.warehouse import Warehouse
 
 Found = TypeVar("Found")
 NextOption = Annotated[
@@ -293,7 +293,7 @@ def _tell(found: Any, show: Callable[[Console, Any], None], *, json: bool) -> No
 
 
 def _open(warehouse: str) -> Warehouse:
-    from pipelines.warehouse import Warehouse  # Arrow takes a moment to import
+    from pipelines.store.warehouse import Warehouse  # Arrow takes a moment to import
 
     return Warehouse.open(warehouse)
 

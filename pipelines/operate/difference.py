@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog import open_session
+from pipelines.catalog.views import open_session
 from pipelines.config import config_from_manifest
-from pipelines.manifests import Manifest
 from pipelines.operate.forecast import Change, config_changes, version_changes
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 
 _SQL = Path(__file__).with_name("difference.sql")
 

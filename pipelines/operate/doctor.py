@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config_files import config_of
-from pipelines.folders import MADE, Folder, made_folders
-from pipelines.manifests import StoredFile
 from pipelines.models import models
 from pipelines.night import library_versions
-from pipelines.storage import (
+from pipelines.store.folders import MADE, Folder, made_folders
+from pipelines.store.manifests import StoredFile
+from pipelines.store.storage import (
     Listed,
     is_local,
     join,
@@ -28,7 +28,7 @@ from pipelines.storage import (
     open_parquet_source,
     remove_paths,
 )
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 
 _BLOCK = 1 << 20  # bytes read at a time
 _WORKERS = 4  # files read at a time: disks and object stores answer several

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.importers.landed import landed_rows
-from pipelines.manifests import StoredFile
 from pipelines.operate.doctor import stored_files
-from pipelines.storage import join, list_tree, remove_paths
-from pipelines.stored import SCHEMAS, each_row_group, filter_file
-from pipelines.taken import Taking, read_taken, take, tombstone
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import StoredFile
+from pipelines.store.storage import join, list_tree, remove_paths
+from pipelines.store.tables import SCHEMAS, each_row_group, filter_file
+from pipelines.store.taken import Taking, read_taken, take, tombstone
+from pipelines.store.warehouse import Warehouse
 
 # Tables that name a user in another way than by a column `user_id`.
 _NAMES = {"KEYS": "id"}

@@ -14,15 +14,15 @@ import pyarrow.compute as pc
 
 from pipelines.config import NightConfig
 from pipelines.config_files import config_of
-from pipelines.manifests import LandedGroup, Manifest, Tables
 from pipelines.models import NoModel, learners_of, model_for, models
 from pipelines.night import library_versions, staged
 from pipelines.nights import check_next
 from pipelines.operate.status import Waiting, bytes_of, waiting_rows
 from pipelines.plan import NightPlan, open_items, plan_night
-from pipelines.storage import list_names
-from pipelines.stored import read_columns
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import LandedGroup, Manifest, Tables
+from pipelines.store.storage import list_names
+from pipelines.store.tables import read_columns
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import FloatArray
 
 ABSENT = "absent"

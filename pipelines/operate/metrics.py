@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipelines.manifests import Manifest
-from pipelines.storage import unique_name
+from pipelines.store.manifests import Manifest
+from pipelines.store.storage import unique_name
 
 _HELP = {
     "queryloop_night_cutoff_seconds": "gauge: end of the newest published night, Unix time",

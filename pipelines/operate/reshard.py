@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.manifests import StoredFile, file_from, reading
 from pipelines.operate.status import staged_nights
-from pipelines.records import record_paths
-from pipelines.storage import (
+from pipelines.store.manifests import StoredFile, file_from, reading
+from pipelines.store.records import record_paths
+from pipelines.store.storage import (
     create_exclusive,
     exists,
     is_local,
@@ -32,9 +32,9 @@ from pipelines.storage import (
     read_bytes,
     remove_files,
 )
-from pipelines.stored import SCHEMAS, TableWriter, read_bucket
-from pipelines.taken import Taking, read_taken, take
-from pipelines.warehouse import PublishConflict, Warehouse, check_buckets
+from pipelines.store.tables import SCHEMAS, TableWriter, read_bucket
+from pipelines.store.taken import Taking, read_taken, take
+from pipelines.store.warehouse import PublishConflict, Warehouse, check_buckets
 from profiling.hashing import buckets_of
 from profiling.schema import sort_rows
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pipelines.config import ConfigError
 from pipelines.config_files import config_of
-from pipelines.manifests import LandedGroup, Landing, Manifest, Part, Tables
 from pipelines.models import models
 from pipelines.plan import cutoff_of, date_of
-from pipelines.storage import join, list_tree
-from pipelines.warehouse import EVENT_TABLES, Warehouse
+from pipelines.store.manifests import LandedGroup, Landing, Manifest, Part, Tables
+from pipelines.store.storage import join, list_tree
+from pipelines.store.warehouse import EVENT_TABLES, Warehouse
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config_files import config_of
-from pipelines.manifests import LandedGroup, Manifest
 from pipelines.operate.anomalies import Anomaly, Figures, anomalies
 from pipelines.plan import cutoff_of, open_items
-from pipelines.stored import read_columns
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import LandedGroup, Manifest
+from pipelines.store.tables import read_columns
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import IntArray, ints
 
 _CATEGORIES = {

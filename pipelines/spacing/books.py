@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.health.records import Alarm
-from pipelines.manifests import Manifest
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from retrieval.spacing.measures import JOINT, MILLI, margin, step_of
 
 LEAST_NIGHTS = 3  # before them, a trailing mean says little

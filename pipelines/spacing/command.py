@@ -13,11 +13,10 @@ import typer
 from pipelines.config import config_from_manifest
 from pipelines.config_files import config_of
 from pipelines.json_output import JsonOption, print_json
-from pipelines.manifests import Manifest
 from pipelines.night_options import WarehouseOption, date_option
+from pipelines.pages.report import render_report
 from pipelines.plan import open_items
 from pipelines.progress import told
-from pipelines.report import render_report
 from pipelines.spacing.file import PAGE, Known, check_spacing, load_spacing
 from pipelines.spacing.inputs import changed_files, read_spacing, with_digests
 from pipelines.spacing.pages import (
@@ -28,8 +27,9 @@ from pipelines.spacing.pages import (
     show_preview,
 )
 from pipelines.spacing.preview import Preview, ServedNight, spacing_curve
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.summary import wide_console
-from pipelines.warehouse import Warehouse
 from retrieval.spacing.classes import Spacing
 from retrieval.spacing.explain import Explanation, Standing
 

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from pipelines.manifests import StoredFile, Tables
 from pipelines.plan import open_items
 from pipelines.spacing.file import FILE_NAME, load_spacing
-from pipelines.storage import exists, join, read_bytes
-from pipelines.stored import read_files
+from pipelines.store.manifests import StoredFile, Tables
+from pipelines.store.storage import exists, join, read_bytes
+from pipelines.store.tables import read_files
 from profiling.items import Items
 from retrieval.spacing.classes import Spacing
 from retrieval.spacing.labels import ItemLabels, feed_spacing

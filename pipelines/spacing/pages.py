@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.charts import BLUE, GREEN, GREY, QUIET, RED, Series, line_chart
-from pipelines.report import Grid, Picture, Report, Section, grid_of, percent
+from pipelines.pages.charts import BLUE, GREEN, GREY, QUIET, RED, Series, line_chart
+from pipelines.pages.report import Grid, Picture, Report, Section, grid_of, percent
 from pipelines.spacing.preview import CurvePoint, Preview
 from retrieval.spacing.measures import JOINT, step_of
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import config_from_manifest
-from pipelines.manifests import Manifest
 from pipelines.plan import open_items
 from pipelines.spacing.inputs import read_spacing
-from pipelines.stored import read_files
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.tables import read_files
+from pipelines.store.warehouse import Warehouse
 from profiling.hashing import hash63
 from profiling.items import Items
 from profiling.schema import FloatArray, ints

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.answers import FORMATS, render
-from pipelines.catalog_session import CatalogSession
+from pipelines.catalog.answers import FORMATS, render
+from pipelines.catalog.session import CatalogSession
 from pipelines.logs import shows_bars
-from pipelines.storage import unique_name
+from pipelines.store.storage import unique_name
 
 ANSWER_FORMATS = (*FORMATS, "parquet")
 

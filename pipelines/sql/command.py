@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.catalog import open_session, write_catalog
+from pipelines.catalog.views import open_session, write_catalog
 from pipelines.json_output import JsonOption, print_json
 from pipelines.night_options import NightOption, WarehouseOption, among, night_or_head
 from pipelines.sql.answers import ANSWER_FORMATS, ask, check_answer, give_answer
 from pipelines.sql.prompt import Prompt, run_piped
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 
 
 def sql(

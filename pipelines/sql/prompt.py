@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.catalog_session import CatalogSession
+from pipelines.catalog.session import CatalogSession
 from pipelines.sql.answers import ask, check_answer, give_answer
 
 HISTORY = Path("~/.queryloop_history")

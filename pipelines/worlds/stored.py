@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.config import NightConfig, render_config
-from pipelines.manifests import Manifest, Tables
 from pipelines.plan import cutoff_of
-from pipelines.stored import TableWriter
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, Tables
+from pipelines.store.tables import TableWriter
+from pipelines.store.warehouse import Warehouse
 from pipelines.worlds.nights import Loop, PlayedNight
 from pipelines.worlds.planted import ACTIONS, START, SURFACE, Rules
 from profiling.hashing import buckets_of

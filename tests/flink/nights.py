@@ -28,13 +28,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import fingerprint
 from pipelines.importers.command import import_kuairand
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
-from pipelines.warehouse import Warehouse
+from pipelines.operate.fingerprint import fingerprint
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from retrieval.candidates import RetrievalConfig
 from retrieval.feed import FeedConfig

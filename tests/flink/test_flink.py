@@ -13,7 +13,7 @@ import pytest
 from pipelines.failures import failure_message
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from tests.flink.cluster import (
     CHECKOUT,
     Flink,

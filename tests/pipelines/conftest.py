@@ -17,10 +17,10 @@ from apache_beam.transforms import userstate
 from pipelines.config import NightConfig, render_config
 from pipelines.importers.keys import hash_id
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import ints
 from selection.experiments import Arm, Experiment
 from selection.outcomes import OutcomeConfig

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipelines.config import NightConfig
 from pipelines.plan import cutoff_of
-from pipelines.stored import SCHEMAS
+from pipelines.store.tables import SCHEMAS
 from profiling.decay import DAY_US
 from profiling.history import update_history
 from profiling.items import Items

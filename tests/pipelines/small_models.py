@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipelines.folders import Folder
 from pipelines.models import Learners, ModelRecord, add_model
 from pipelines.plan import cutoff_of
-from pipelines.warehouse import Warehouse
+from pipelines.store.folders import Folder
+from pipelines.store.warehouse import Warehouse
 from profiling.items import Items
 from retrieval.histories import HistoryConfig
 from retrieval.model.towers import ModelConfig, initial_params

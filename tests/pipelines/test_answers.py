@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipelines.answers import FORMATS, render
+from pipelines.catalog.answers import FORMATS, render
 
 
 def text(sql: str, format: str) -> str:

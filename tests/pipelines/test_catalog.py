@@ -11,13 +11,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipelines import catalog
-from pipelines.catalog import catalog_sql, chain_files, query, query_rows, write_catalog
+from pipelines.catalog.sql_text import identifier, quote
+from pipelines.catalog.views import catalog_sql, chain_files, query, query_rows, write_catalog
+from pipelines.catalog.views import views as catalog
 from pipelines.landing import land
-from pipelines.manifests import LandedGroup, Manifest
-from pipelines.sql_text import identifier, quote
-from pipelines.stored import SCHEMAS, write_table
-from pipelines.warehouse import STATE_TABLES, Warehouse
+from pipelines.store.manifests import LandedGroup, Manifest
+from pipelines.store.tables import SCHEMAS, write_table
+from pipelines.store.warehouse import STATE_TABLES, Warehouse
 from profiling.decay import DAY_US
 from profiling.schema import Column
 

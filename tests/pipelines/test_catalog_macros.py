@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.catalog import query
-from pipelines.stored import write_table
-from pipelines.warehouse import Warehouse
+from pipelines.catalog.views import query
+from pipelines.store.tables import write_table
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.test_catalog import (
     CONFIG,
     D1,

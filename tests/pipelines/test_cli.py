@@ -20,8 +20,8 @@ from pipelines import progress
 from pipelines.cli import main
 from pipelines.failures import failure_message, quiet_beam
 from pipelines.logs import logging_to_stderr, tell
-from pipelines.stored import _footer
-from pipelines.warehouse import Warehouse
+from pipelines.store.tables import _footer
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.small_world import (
     FIRST,
     day,

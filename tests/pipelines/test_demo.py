@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from pipelines.catalog import query_rows
+from pipelines.catalog.views import query_rows
 from pipelines.demo.command import run_demo
 from pipelines.demo.loop import ARMS, REWARD, START, DemoRun, night_config, play
 from pipelines.demo.measures import (
@@ -22,7 +22,7 @@ from pipelines.demo.measures import (
 )
 from pipelines.demo.options import DemoOptions
 from pipelines.demo.views import Findings, chart_statements, sql_statements
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from pipelines.worlds.demo import ITEMS_PER_TOPIC, TOPIC_NAMES
 from profiling.bootstrap import resample_weights
 from profiling.hashing import uniforms

@@ -30,9 +30,9 @@ from pipelines.failures import quiet_beam
 from pipelines.landing import land
 from pipelines.night import RunOptions
 from pipelines.nights import run_nights
+from pipelines.pages.report import render_report
 from pipelines.plan import cutoff_of
-from pipelines.report import render_report
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.decay import DAY_US
 from profiling.schema import ints

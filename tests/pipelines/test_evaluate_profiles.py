@@ -25,7 +25,7 @@ from pipelines.evaluate.trial import (
 )
 from pipelines.landing import land
 from pipelines.plan import cutoff_of
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.bootstrap import Estimate
 from profiling.items import Items
 from profiling.profiles import PROFILES

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from pipelines import stored
 from pipelines.config import config_from_manifest
 from pipelines.entry import main
 from pipelines.explain.interests import _lineage
 from pipelines.explain.story import UserStory, story_of
 from pipelines.explain.words import growth, leaning, why
 from pipelines.failures import quiet_beam
-from pipelines.manifests import Manifest
 from pipelines.spacing.command import explain_lines
 from pipelines.spacing.preview import ServedNight
+from pipelines.store import tables as stored
+from pipelines.store.manifests import Manifest
 from profiling.schema import ints
 from selection.chances import inclusion_chances
 from tests.pipelines.conftest import NAME, Served

@@ -14,7 +14,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.export.command import export_night
 from pipelines.failures import quiet_beam
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import sort_rows
 from selection.tables import QUERIES
 from selection.weight_files import open_sampler

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.faceted_world import FIRST_NIGHT, SLOTS, FacetedWorld, Log, cutoff_of_night
+from pipelines.worlds.faceted import FIRST_NIGHT, SLOTS, FacetedWorld, Log, cutoff_of_night
 from profiling.actions import DEFAULT_ACTIONS
 from profiling.hashing import uniforms
 from profiling.schema import FloatArray, IntArray, ints

@@ -13,14 +13,14 @@ import pytest
 import pipelines.nights as nights_module
 from pipelines.cli import main
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import fingerprint
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night, run_nights
-from pipelines.storage import HashingSink
-from pipelines.stored import SCHEMAS, _footer
-from pipelines.warehouse import PublishConflict, Warehouse
+from pipelines.operate.fingerprint import fingerprint
+from pipelines.store.manifests import Manifest
+from pipelines.store.storage import HashingSink
+from pipelines.store.tables import SCHEMAS, _footer
+from pipelines.store.warehouse import PublishConflict, Warehouse
 from tests.pipelines.small_world import (
     FIRST,
     day,
@@ -52,7 +52,7 @@ KILLED = """
 import os, signal, sys, datetime as dt
 from pathlib import Path
 import pipelines.{module} as module
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from pipelines.nights import run_night
 from pipelines.night import RunOptions
 def die(*args, **kwargs):

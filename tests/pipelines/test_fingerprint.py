@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.fingerprint import (
+from pipelines.operate.fingerprint import (
     LATE_FILE_TABLES,
     compare,
     compare_tables,
@@ -17,9 +17,9 @@ from pipelines.fingerprint import (
     fingerprint,
     row_order,
 )
-from pipelines.manifests import Manifest
-from pipelines.stored import SCHEMAS, TableWriter, write_table
-from pipelines.warehouse import STATE_TABLES, Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.tables import SCHEMAS, TableWriter, write_table
+from pipelines.store.warehouse import STATE_TABLES, Warehouse
 
 DAYS = [dt.date(2024, 1, d) for d in (1, 2, 3)]
 

@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.folders import Folder, FolderFile
-from pipelines.manifests import LandedGroup, Landing, Manifest, StoredFile, to_json
 from pipelines.models import Learners, ModelRecord, models
-from pipelines.storage import create_exclusive
-from pipelines.stored import SCHEMAS, read_files, schema_of, write_table
-from pipelines.warehouse import Warehouse
+from pipelines.store.folders import Folder, FolderFile
+from pipelines.store.manifests import LandedGroup, Landing, Manifest, StoredFile, to_json
+from pipelines.store.storage import create_exclusive
+from pipelines.store.tables import SCHEMAS, read_files, schema_of, write_table
+from pipelines.store.warehouse import Warehouse
 from profiling.schema import TIMESTAMP, Column, TableSchema, sort_rows
 from retrieval.histories import HistoryConfig
 

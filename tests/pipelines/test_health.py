@@ -14,13 +14,13 @@ import pytest
 import typer
 from rich.console import Console
 
-from pipelines.catalog import query_rows
+from pipelines.catalog.views import query_rows
 from pipelines.health.alarms import HealthConfig, figure_alarms
 from pipelines.health.command import after_night, health_lines
 from pipelines.health.figures import MEANINGS, measure_health, record_health
 from pipelines.health.records import Figure, Health, read_health
 from pipelines.night_command import After, tell_night
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.conftest import Served
 
 LAST = 2

@@ -17,7 +17,7 @@ from pipelines.lab.asked import policy_asked
 from pipelines.lab.evaluation import TrustConfig, evaluate_policy, flags_of
 from pipelines.lab.gate import GateConfig, check_policy
 from pipelines.lab.period import default_period, find_period
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from pipelines.worlds.nights import Loop, Truth, play_nights, true_value
 from pipelines.worlds.planted import START, WORLDS, People
 from pipelines.worlds.stored import config_of_world, store_nights

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import NightConfig, render_config
-from pipelines.folders import check_folder, open_folder
 from pipelines.models import Learners, NoModel, model_for, models
 from pipelines.plan import cutoff_of
-from pipelines.warehouse import Warehouse
+from pipelines.store.folders import check_folder, open_folder
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.small_models import add, untrained
 from tests.pipelines.small_world import day
 
@@ -99,7 +99,7 @@ def test_a_training_that_broke_off_leaves_no_model(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.folders.HashingSink.write", full)
+    monkeypatch.setattr("pipelines.store.folders.HashingSink.write", full)
     with pytest.raises(OSError, match="No space"):
         add(warehouse, day(1))
     assert models(warehouse.root) == []

@@ -11,18 +11,18 @@ import boto3
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
-import pipelines.object_stores as object_stores
+import pipelines.store.object_stores as object_stores
 import retrieval.training.train
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import fingerprint
-from pipelines.folders import check_folder, open_folder
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.models import models
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
+from pipelines.operate.fingerprint import fingerprint
+from pipelines.store.folders import check_folder, open_folder
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from pipelines.training import TrainOptions, train_models
-from pipelines.warehouse import Warehouse
 from tests.pipelines.s3_server import Server
 from tests.pipelines.small_models import untrained
 from tests.pipelines.small_world import day, engagements_table, items_table

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import compare, fingerprint
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import bootstrap, rebuild, run_night, run_nights
-from pipelines.stored import SCHEMAS
-from pipelines.warehouse import Warehouse
+from pipelines.operate.fingerprint import compare, fingerprint
+from pipelines.store.manifests import Manifest
+from pipelines.store.tables import SCHEMAS
+from pipelines.store.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
 from profiling.schema import sort_rows

@@ -23,19 +23,19 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
 
-import pipelines.duckdb_files as duckdb_files
+import pipelines.catalog.duckdb_files as duckdb_files
 import pipelines.feed
-import pipelines.object_stores as object_stores
-from pipelines.catalog import query, write_catalog
+import pipelines.store.object_stores as object_stores
+from pipelines.catalog.views import query, write_catalog
 from pipelines.cli import main
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import fingerprint
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
-from pipelines.object_stores import READ_AHEAD, use_options, without_secrets
-from pipelines.storage import (
+from pipelines.operate.fingerprint import fingerprint
+from pipelines.store.manifests import Manifest
+from pipelines.store.object_stores import READ_AHEAD, use_options, without_secrets
+from pipelines.store.storage import (
     HashingSink,
     create_exclusive,
     exists,
@@ -45,8 +45,8 @@ from pipelines.storage import (
     read_bytes,
     remove_files,
 )
-from pipelines.stored import read_files, read_row_group, write_table
-from pipelines.warehouse import PublishConflict, Warehouse
+from pipelines.store.tables import read_files, read_row_group, write_table
+from pipelines.store.warehouse import PublishConflict, Warehouse
 from profiling.hashing import hash63
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.s3_server import Server
@@ -204,7 +204,7 @@ def test_duckdb_reads_one_file_from_several_threads(
 
 CRASH = """
 import os, signal, sys, datetime as dt
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from pipelines.nights import run_night
 from pipelines.night import RunOptions
 def die(*args, **kwargs):

@@ -18,7 +18,6 @@ import pipelines.night as night_module
 from pipelines.cli import app
 from pipelines.config import NightConfig, render_config
 from pipelines.landing import land
-from pipelines.manifests import LandedGroup, Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night, run_nights
 from pipelines.operate.anomalies import (
@@ -34,7 +33,8 @@ from pipelines.operate.forecast import estimate, forecast
 from pipelines.operate.metrics import render_metrics
 from pipelines.operate.status import nights_of, status_of
 from pipelines.operate.validation import validate
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import LandedGroup, Manifest
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.small_world import (
     FIRST,
     day,

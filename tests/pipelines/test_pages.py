@@ -14,7 +14,7 @@ from pipelines.demo.views import Findings
 from pipelines.explain.page import story_page
 from pipelines.explain.story import story_of
 from pipelines.health.page import night_report
-from pipelines.report import Report, Section, grid_of, render_report
+from pipelines.pages.report import Report, Section, grid_of, render_report
 from tests.pipelines.browser import Browser, find_browser
 from tests.pipelines.conftest import Served
 from tests.pipelines.test_explain import user_with_places

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import fingerprint
 from pipelines.landing import land
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
-from pipelines.warehouse import Warehouse
+from pipelines.operate.fingerprint import fingerprint
+from pipelines.store.warehouse import Warehouse
 from selection.outcomes import OutcomeConfig
 from tests.pipelines.small_world import day, engagements_table, foreign_impressions, items_table
 from tests.prism import ROOT, prism_options

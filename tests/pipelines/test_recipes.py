@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.answers import render
-from pipelines.catalog import catalog_pieces, open_session
+from pipelines.catalog.answers import render
+from pipelines.catalog.views import catalog_pieces, open_session
 from pipelines.entry import main
 from pipelines.landing import land
 from pipelines.nights import run_night
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from selection.experiments import Arm, Experiment
 from selection.policies import SelectionConfig
 from tests.pipelines.small_world import day, engagements_table, serve

@@ -24,7 +24,7 @@ from pipelines.landing import land
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
 from pipelines.plan import cutoff_of
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from profiling.decay import DAY_US
 from profiling.hashing import hash63, uniforms
 from profiling.history import ProfileConfig

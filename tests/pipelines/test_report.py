@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pipelines.charts import (
+from pipelines.pages.charts import (
     BLUE,
     GREY,
     Interval,
@@ -16,7 +16,15 @@ from pipelines.charts import (
     point_chart,
     spread_apart,
 )
-from pipelines.report import Listing, Picture, Report, Section, grid_of, percent, render_report
+from pipelines.pages.report import (
+    Listing,
+    Picture,
+    Report,
+    Section,
+    grid_of,
+    percent,
+    render_report,
+)
 
 
 def lines() -> str:

@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 import pipelines.operate.reshard as reshard_module
 from pipelines.cli import app
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import compare, fingerprint
 from pipelines.landing import land
-from pipelines.manifests import StoredFile
 from pipelines.night import RunOptions
 from pipelines.nights import run_night, run_nights
 from pipelines.operate.doctor import check_warehouse, clean
 from pipelines.operate.erase import erase
+from pipelines.operate.fingerprint import compare, fingerprint
 from pipelines.operate.reshard import plan_reshard, reshard
 from pipelines.plan import plan_night
-from pipelines.stored import SCHEMAS, read_bucket
-from pipelines.warehouse import PublishConflict, Warehouse
+from pipelines.store.manifests import StoredFile
+from pipelines.store.tables import SCHEMAS, read_bucket
+from pipelines.store.warehouse import PublishConflict, Warehouse
 from profiling.hashing import buckets_of
 from tests.pipelines.small_world import (
     day,

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import (
     TypeOptions,
 )
 
-from pipelines.runner_options import RunnerOptions
+from pipelines.runners.options import RunnerOptions
 
 ARGS = ["--runner=DirectRunner", "--direct_num_workers=3", "--experiments=a", "--foreign=7"]
 

@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.catalog import query
+from pipelines.catalog.views import query
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import compare, fingerprint
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.models import Learners, models
 from pipelines.night import RunOptions
 from pipelines.nights import rebuild, run_night
+from pipelines.operate.fingerprint import compare, fingerprint
 from pipelines.plan import cutoff_of, plan_night
 from pipelines.serving import open_index, plan_serving
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
 from retrieval.candidates import RetrievalConfig, retrieve_candidates

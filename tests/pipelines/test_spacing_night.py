@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.catalog import query_rows
+from pipelines.catalog.views import query_rows
 from pipelines.cli import app
 from pipelines.config import ConfigError, NightConfig, config_from_manifest, render_config
 from pipelines.config_files import config_of
 from pipelines.landing import land
-from pipelines.manifests import Manifest
 from pipelines.night import RunOptions
 from pipelines.nights import run_night
 from pipelines.spacing.books import drifts, spacing_report
 from pipelines.spacing.file import load_spacing
 from pipelines.spacing.inputs import changed_files, read_spacing
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest
+from pipelines.store.warehouse import Warehouse
 from profiling.history import ProfileConfig
 from profiling.items import Items
 from profiling.tables import ITEMS

@@ -11,13 +11,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.catalog import catalog_pieces, open_session
-from pipelines.catalog_pieces import needed
-from pipelines.catalog_session import CatalogSession
+from pipelines.catalog.pieces import needed
+from pipelines.catalog.session import CatalogSession
+from pipelines.catalog.views import catalog_pieces, open_session
 from pipelines.entry import main
 from pipelines.sql import prompt
 from pipelines.sql.prompt import Prompt
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.test_catalog import D1, make
 
 

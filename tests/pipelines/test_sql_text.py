@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from pipelines.sql_text import Moment, identifier, quote, sql_type, table_sql
+from pipelines.catalog.sql_text import Moment, identifier, quote, sql_type, table_sql
 
 DAY = dt.date(2024, 2, 29)
 

@@ -14,27 +14,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.buckets import (
-    Bucket,
-    BucketCoder,
-    read_tables,
-)
 from pipelines.candidates import retrieve_bucket_candidates
 from pipelines.cluster_rewards import roll_up_bucket
 from pipelines.config import NightConfig
 from pipelines.feed import rerank_bucket_feed
 from pipelines.landing import land
-from pipelines.manifests import Part, StoredFile
 from pipelines.models import Learners
 from pipelines.outcomes import attribute_bucket_outcomes
 from pipelines.plan import NightPlan, cutoff_of
 from pipelines.profiles import build_bucket_profiles
 from pipelines.queries import select_bucket_queries
 from pipelines.rewards import tally_bucket_rewards
+from pipelines.runners.buckets import (
+    Bucket,
+    BucketCoder,
+    read_tables,
+)
+from pipelines.runners.shuffle import gather_bucket, split_landed
 from pipelines.serving import plan_serving
-from pipelines.shuffle import gather_bucket, split_landed
-from pipelines.stored import SCHEMAS, TableWriter
-from pipelines.warehouse import EVENT_TABLES, Warehouse
+from pipelines.store.manifests import Part, StoredFile
+from pipelines.store.tables import SCHEMAS, TableWriter
+from pipelines.store.warehouse import EVENT_TABLES, Warehouse
 from profiling.hashing import buckets_of, hash63
 from profiling.history import ProfileConfig
 from profiling.schema import TableSchema, ints, sort_rows

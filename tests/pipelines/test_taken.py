@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipelines.nights as nights_module
-from pipelines.catalog import query_rows
+from pipelines.catalog.views import query_rows
 from pipelines.config import NightConfig, render_config
-from pipelines.fingerprint import digest_table, fingerprint
 from pipelines.importers.command import import_tables
 from pipelines.landing import land
 from pipelines.night import RunOptions
@@ -23,10 +22,11 @@ from pipelines.nights import rebuild, run_night, run_nights
 from pipelines.operate.collect import collect, plan_collection
 from pipelines.operate.doctor import check_warehouse
 from pipelines.operate.erase import erase, has_user, names_of, user_of
-from pipelines.storage import list_tree
-from pipelines.stored import SCHEMAS
-from pipelines.taken import read_taken
-from pipelines.warehouse import PublishConflict, Warehouse
+from pipelines.operate.fingerprint import digest_table, fingerprint
+from pipelines.store.storage import list_tree
+from pipelines.store.tables import SCHEMAS
+from pipelines.store.taken import read_taken
+from pipelines.store.warehouse import PublishConflict, Warehouse
 from tests.pipelines.small_world import (
     day,
     engagements_table,

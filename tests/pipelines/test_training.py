@@ -21,8 +21,8 @@ from pipelines.night import RunOptions
 from pipelines.nights import run_night
 from pipelines.pairs import bucket_pairs
 from pipelines.plan import cutoff_of
+from pipelines.store.warehouse import Warehouse
 from pipelines.training import TrainOptions, train_models
-from pipelines.warehouse import Warehouse
 from profiling.actions import Action
 from profiling.history import ProfileConfig
 from retrieval.candidates import RetrievalConfig

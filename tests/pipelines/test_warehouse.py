@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from pipelines.landing import land
-from pipelines.manifests import Manifest, StoredFile
-from pipelines.storage import HashingSink, create_exclusive, join, list_names, read_bytes
-from pipelines.stored import TableWriter, read_bucket, read_files, read_row_group
-from pipelines.warehouse import PublishConflict, Warehouse
+from pipelines.store.manifests import Manifest, StoredFile
+from pipelines.store.storage import HashingSink, create_exclusive, join, list_names, read_bytes
+from pipelines.store.tables import TableWriter, read_bucket, read_files, read_row_group
+from pipelines.store.warehouse import PublishConflict, Warehouse
 from profiling.decay import DAY_US
 from profiling.tables import ENGAGEMENTS, HISTORY
 
@@ -117,7 +117,7 @@ def test_a_rival_published_while_the_head_is_read_is_noticed(
         warehouse.publish(manifest(seed=1), None)
         return names
 
-    monkeypatch.setattr("pipelines.records.list_names", list_then_rival)
+    monkeypatch.setattr("pipelines.store.records.list_names", list_then_rival)
     with pytest.raises(PublishConflict, match="nothing of this run is visible"):
         warehouse.publish(manifest(seed=2), None)
     assert [m.seed for m in warehouse.manifests()] == [1]

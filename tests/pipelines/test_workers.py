@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.workers as workers
+import pipelines.runners.workers as workers
 from pipelines.config import NightConfig, render_config
 from pipelines.failures import failure_message
-from pipelines.warehouse import Warehouse
+from pipelines.runners.workers import check_endpoint, check_worker, code_version
+from pipelines.store.warehouse import Warehouse
 from pipelines.worker_pool import READY, STARTS, Worker
-from pipelines.workers import check_endpoint, check_worker, code_version
 
 
 def test_an_endpoint_where_nobody_listens_is_refused() -> None:

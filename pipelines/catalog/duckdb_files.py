@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 import duckdb
 
-from pipelines.storage import exists, file_size, is_local, open_binary
+from pipelines.store.storage import exists, file_size, is_local, open_binary
 
 _EVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)  # a file of the warehouse never changes
 

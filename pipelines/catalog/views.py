@@ -20,17 +20,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.answers import check_format, render
-from pipelines.catalog_pieces import Piece, comment_sql, template_pieces
-from pipelines.catalog_records import record_tables
-from pipelines.catalog_session import CatalogSession
-from pipelines.duckdb_files import register_files
+from pipelines.catalog.answers import check_format, render
+from pipelines.catalog.duckdb_files import register_files
+from pipelines.catalog.pieces import Piece, comment_sql, template_pieces
+from pipelines.catalog.records import record_tables
+from pipelines.catalog.session import CatalogSession
+from pipelines.catalog.sql_text import identifier, quote, sql_type
 from pipelines.health.records import Health, read_health
-from pipelines.manifests import Landing, Manifest, StoredFile
-from pipelines.sql_text import identifier, quote, sql_type
-from pipelines.storage import is_local, join, open_parquet_source, unique_name
-from pipelines.stored import SCHEMAS
-from pipelines.warehouse import STATE_TABLES, Warehouse
+from pipelines.store.manifests import Landing, Manifest, StoredFile
+from pipelines.store.storage import is_local, join, open_parquet_source, unique_name
+from pipelines.store.tables import SCHEMAS
+from pipelines.store.warehouse import STATE_TABLES, Warehouse
 from profiling.schema import TableSchema
 
 # What one night wrote; a view shows the nights of the chain together.
@@ -54,8 +54,13 @@ STORAGE_VERSION = "v1.2.0"
 
 _NOWHERE: Mapping[str, Any] = {"landing": None, "run_date": None}
 _TEMPLATES = [
-    Path(__file__).parent / name
-    for name in ("catalog.sql", "catalog_macros.sql", "health/views.sql", "catalog_comments.sql")
+    Path(__file__).parents[1] / name
+    for name in (
+        "catalog/views.sql",
+        "catalog/macros.sql",
+        "health/views.sql",
+        "catalog/comments.sql",
+    )
 ]
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.manifests import (
+from pipelines.store.manifests import (
     FORMAT,
     LandedGroup,
     Landing,
@@ -36,10 +36,10 @@ from pipelines.manifests import (
     reading,
     to_json,
 )
-from pipelines.records import next_record, record_path, record_paths
-from pipelines.storage import create_exclusive, exists, join, read_bytes
-from pipelines.stored import concat, read_bucket, read_files
-from pipelines.taken import Taken, read_taken
+from pipelines.store.records import next_record, record_path, record_paths
+from pipelines.store.storage import create_exclusive, exists, join, read_bytes
+from pipelines.store.tables import concat, read_bucket, read_files
+from pipelines.store.taken import Taken, read_taken
 from profiling.hashing import buckets_of
 
 MAX_BUCKETS = 1 << 16

@@ -14,11 +14,11 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from pipelines.buckets import Bucket
-from pipelines.manifests import LandedGroup
-from pipelines.storage import HashingSink, join, open_parquet_source, unique_name
-from pipelines.stored import concat, read_row_group
-from pipelines.workers import CheckWorkers
+from pipelines.runners.buckets import Bucket
+from pipelines.runners.workers import CheckWorkers
+from pipelines.store.manifests import LandedGroup
+from pipelines.store.storage import HashingSink, join, open_parquet_source, unique_name
+from pipelines.store.tables import concat, read_row_group
 from profiling.hashing import buckets_of
 from profiling.schema import ints
 

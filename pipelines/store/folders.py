@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.manifests import reading, to_json
-from pipelines.records import record_paths
-from pipelines.storage import (
+from pipelines.store.manifests import reading, to_json
+from pipelines.store.records import record_paths
+from pipelines.store.storage import (
     HashingSink,
     create_exclusive,
     exists,

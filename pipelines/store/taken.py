@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.manifests import (
+from pipelines.store.manifests import (
     FORMAT,
     Landing,
     Manifest,
@@ -28,8 +28,8 @@ from pipelines.manifests import (
     reading,
     to_json,
 )
-from pipelines.records import next_record, record_paths
-from pipelines.storage import create_exclusive, read_bytes
+from pipelines.store.records import next_record, record_paths
+from pipelines.store.storage import create_exclusive, read_bytes
 from profiling.schema import IntArray
 
 _FOLDER = "taken"

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import IO, Any
 
-from pipelines.beam_files import FileSystems
+from pipelines.store.beam_files import FileSystems
 
 S3 = "s3://"
 READ_AHEAD = 2 << 20  # bytes; what a store sends in the time that it takes to answer at all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.storage import join, list_names
+from pipelines.store.storage import join, list_names
 
 
 def record_paths(root: str, folder: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.colours import COLOURS
+from pipelines.pages.colours import COLOURS
 
 _LONG = 20  # rows
 _SENTENCE = 30  # characters

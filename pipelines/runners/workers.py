@@ -16,7 +16,7 @@ import grpc
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from pipelines.plan import package_version
-from pipelines.storage import join, read_bytes
+from pipelines.store.storage import join, read_bytes
 
 PROBE_SECONDS = 10
 PACKAGES = ("pipelines", "profiling", "retrieval", "selection")
@@ -41,7 +41,7 @@ def check_endpoint(endpoint: str) -> None:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """The package's version and a digest of its code: the same on the driver and every worker."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(p for name in PACKAGES for p in (root / name).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return f"{package_version()} with code {digest.hexdigest()[:12]}"

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipelines.colours import COLOURS
+from pipelines.pages.colours import COLOURS
 from profiling.schema import FloatArray
 
 INK, FAINT, MESH = "#22262d", "#d5d9e0", "#eceff3"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.buckets import Bucket
 from pipelines.progress import step_done
-from pipelines.stored import SCHEMAS
+from pipelines.runners.buckets import Bucket
+from pipelines.store.tables import SCHEMAS
 
 
 @dataclass

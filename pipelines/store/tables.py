@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import profiling.tables as profiling_tables
 import retrieval.tables as retrieval_tables
 import selection.tables as selection_tables
-from pipelines.manifests import Part, StoredFile
-from pipelines.storage import HashingSink, join, open_parquet_source, unique_name
-from pipelines.tables import KEYS
+from pipelines.store.keys import KEYS
+from pipelines.store.manifests import Part, StoredFile
+from pipelines.store.storage import HashingSink, join, open_parquet_source, unique_name
 from profiling.schema import TableSchema, ints
 
 ROW_GROUP_ROWS = 1 << 20

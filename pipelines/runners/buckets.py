@@ -20,10 +20,10 @@ import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipelines.manifests import Tables, tables_from
 from pipelines.progress import step_done
-from pipelines.storage import create_exclusive
-from pipelines.stored import TableWriter, read_bucket
+from pipelines.store.manifests import Tables, tables_from
+from pipelines.store.storage import create_exclusive
+from pipelines.store.tables import TableWriter, read_bucket
 
 
 @dataclass

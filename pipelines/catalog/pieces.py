@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipelines.sql_text import identifier, quote
+from pipelines.catalog.sql_text import identifier, quote
 
 _WORD = re.compile(r"\w+")
 # In scripts of ours a table follows FROM or JOIN; many of their names are names of columns too.

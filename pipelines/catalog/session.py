@@ -9,8 +9,8 @@ from types import TracebackType
 import duckdb
 import pyarrow as pa
 
-from pipelines.catalog_pieces import Piece, needed
-from pipelines.duckdb_files import register_files
+from pipelines.catalog.duckdb_files import register_files
+from pipelines.catalog.pieces import Piece, needed
 
 _HINT = "`SELECT * FROM catalogue` lists the views and what they say"
 

@@ -6,11 +6,11 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.catalog_meanings import MEANINGS
-from pipelines.catalog_pieces import Piece, comment_sql
+from pipelines.catalog.meanings import MEANINGS
+from pipelines.catalog.pieces import Piece, comment_sql
+from pipelines.catalog.sql_text import Moment, table_sql
 from pipelines.health.records import Health
-from pipelines.manifests import Landing, Manifest
-from pipelines.sql_text import Moment, table_sql
+from pipelines.store.manifests import Landing, Manifest
 
 _TIME = "TIMESTAMP WITH TIME ZONE"
 _RATE_COLUMNS = {

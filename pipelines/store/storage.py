@@ -20,8 +20,8 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from pipelines.beam_files import FileSystems
-from pipelines.object_stores import S3, S3Store
+from pipelines.store.beam_files import FileSystems
+from pipelines.store.object_stores import S3, S3Store
 
 _S3 = S3Store()
 

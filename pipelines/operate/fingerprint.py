@@ -19,11 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.catalog import NIGHT_TABLES, chain_files
-from pipelines.manifests import Manifest, StoredFile
+from pipelines.catalog.views import NIGHT_TABLES, chain_files
 from pipelines.plan import SERVED
-from pipelines.stored import SCHEMAS, read_files
-from pipelines.warehouse import Warehouse
+from pipelines.store.manifests import Manifest, StoredFile
+from pipelines.store.tables import SCHEMAS, read_files
+from pipelines.store.warehouse import Warehouse
 
 Run = tuple[Warehouse, Manifest]
 Files = Sequence[StoredFile]

@@ -1,0 +1,1 @@
+"""Users in buckets on any Beam runner."""

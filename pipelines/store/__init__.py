@@ -1,0 +1,1 @@
+"""A warehouse: its bytes, its records, its tables, and the one step that makes a night visible."""
