@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.config import NightConfig, render_config
 from pipelines.landing import land
-from pipelines.warehouse import Warehouse
+from pipelines.store.warehouse import Warehouse
 from tests.pipelines.small_world import day, engagements_table, foreign_impressions, items_table
 
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "airflow_dag.py"

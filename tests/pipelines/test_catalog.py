@@ -11,9 +11,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from pipelines.catalog import views as catalog
 from pipelines.catalog.sql_text import identifier, quote
 from pipelines.catalog.views import catalog_sql, chain_files, query, query_rows, write_catalog
-from pipelines.catalog.views import views as catalog
 from pipelines.landing import land
 from pipelines.store.manifests import LandedGroup, Manifest
 from pipelines.store.tables import SCHEMAS, write_table
