@@ -178,6 +178,7 @@ def render_config(config: NightConfig) -> str:
     head = (
         "# Queryloop's configuration: every option with its default.\n"
         "# A night records what it ran with; a changed option holds from the next night on.\n"
+        "# In brackets stands where a value comes from; (ours): chosen here, no source has it.\n"
     )
     return head + render_options(config)
 

@@ -189,7 +189,9 @@ def asked_dates(date: str | None, first: str | None, last: str | None) -> list[d
     if date is not None and first is None and last is None:
         first = last = date
     if (date is not None and first != date) or first is None or last is None:
-        raise ValueError("give --date D, or --from D1 and --to D2")
+        raise ValueError(
+            "give --date D, or --from D1 and --to D2; `queryloop status` names the next night"
+        )
     start, end, today = parse_date(first), parse_date(last), date_of(clock())
     if end < start:
         raise ValueError(f"--to {end} lies before --from {start}; give the earlier one first")

@@ -62,6 +62,11 @@ def show_night(console: Console, manifest: Manifest) -> None:
     for line in retrieval_lines(manifest):
         console.print(line, highlight=False)
     console.print(account(manifest), highlight=False)
+    if sum(manifest.counts[name]["rejected"] for name in ("impressions", "engagements")):
+        console.print(
+            "why rows were rejected: queryloop sql with "
+            f"\"SELECT source, row, reason FROM REJECTED WHERE run_date = '{manifest.date}'\"\n"
+        )
     for line in spacing_report(manifest):
         console.print(line, highlight=False, markup=False)
 

@@ -64,10 +64,11 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 def test_the_first_page_ends_with_rewards(first: tuple[Path, list[str]]) -> None:
     _, printed = first
-    rewards = printed[-1].splitlines()
+    rewards = printed[-4].splitlines()
     assert rewards[0].split() == ["user_id", "title", "reward", "prior_source", "drawn"]
     assert len(rewards) == 2 + 5 + 1
-    assert printed[-3].endswith("(0 rows)\n")  # nothing of the log was refused
+    assert printed[-6].endswith("(0 rows)\n")  # nothing of the log was refused
+    assert printed[-2].startswith("User c1 (")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -58,9 +58,8 @@ def demo_page(findings: Findings) -> Report:
             "jobs as any warehouse. Nothing here is scripted; another seed gives another world."
         ),
         facts=(
-            (f"Uplift of reward, last {LAST} days", f"{100 * overall.value:+.1f} %"),
-            ("95 % interval", f"{100 * overall.low:+.1f} to {100 * overall.high:+.1f} %"),
-            ("Uplift of evidence", interval_text(evidence)),
+            (f"Uplift of reward, last {LAST} days", interval_text(overall)),
+            (f"Uplift of evidence, last {LAST} days", interval_text(evidence)),
             ("Engagement rate by counts, last day", percent(counts.value)),
             ("Engagement rate by reward, last day", percent(reward.value)),
         ),

@@ -18,7 +18,7 @@ from pipelines.explain.terminal import (
     feed_rows,
     seen_rows,
 )
-from pipelines.explain.words import growth, leaning, worth_of
+from pipelines.explain.words import counted, growth, leaning, worth_of
 from pipelines.pages.charts import SERIES, Series, line_chart
 from pipelines.pages.report import (
     Card,
@@ -83,8 +83,8 @@ def _card(one: Interest) -> Card:
         more=tags[TAGS:],
         lines=(
             *worth,
-            f"{len(one.members)} items, {percent(one.share, 0)} of the importance; engaged from "
-            f"{one.first_at} to {one.last_at}",
+            f"{counted(len(one.members), 'item')}, {percent(one.share, 0)} of the importance; "
+            f"engaged from {one.first_at} to {one.last_at}",
             f"{one.lineage}; items by night: {growth(one)}",
         ),
         badge="drawn tonight" if any(w.drawn for w in one.worth) else "",
@@ -212,7 +212,8 @@ def _told(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[Any, A
 
 
 def _short(one: Interest) -> str:
-    title = one.medoid.title
+    """Its number first: titles that begin alike are told apart."""
+    title = f"{one.cluster_id} {one.medoid.title}"
     return title if len(title) <= 14 else title[:13] + "…"
 
 

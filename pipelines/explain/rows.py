@@ -45,9 +45,9 @@ class UserRows:
             if any(found.read(table, ["user_id"]).num_rows for table in KNOWN_BY):
                 return found
         raise ValueError(
-            f"{warehouse.root} knows no user {name!r} as of {manifest.date}; give an id as in "
-            'PROFILES, or the name that the imported log has: `queryloop sql` with "SELECT '
-            'user_id FROM PROFILES LIMIT 5" shows some'
+            f"{warehouse.root} knows no user {name!r} as of {manifest.date}; give the id that the "
+            'imported log has: `queryloop sql` shows some with "SELECT user_id FROM PROFILES LIMIT '
+            '5", or, of text, "SELECT original FROM KEYS WHERE kind = \'user\' LIMIT 5"'
         )
 
     def read(

@@ -9,7 +9,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.explain.story import UserStory
-from pipelines.explain.words import brought, came_from, did, fate, growth, leaning, members, why
+from pipelines.explain.words import (
+    brought,
+    came_from,
+    counted,
+    did,
+    fate,
+    growth,
+    leaning,
+    members,
+    why,
+)
 from pipelines.explain.words import worth_of as reward_text
 from pipelines.pages.report import percent
 
@@ -40,7 +50,7 @@ def show_interests(console: Console, story: UserStory) -> None:
     for one in story.interests:
         console.print(
             f"\n{one.cluster_id}. {one.medoid.title}  {percent(one.share, 0)} of the importance, "
-            f"{len(one.members)} items, {one.first_at} to {one.last_at}",
+            f"{counted(len(one.members), 'item')}, {one.first_at} to {one.last_at}",
             style="bold",
             markup=False,
         )

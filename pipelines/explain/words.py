@@ -21,6 +21,11 @@ def leaning(worth: Worth) -> str:
     )
 
 
+def counted(n: int, noun: str) -> str:
+    """'1 item', '2 items'."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def worth_of(worth: Worth) -> str:
     """A reward with its interval."""
     return f"{worth.reward:.3f} ({worth.low:.3f} to {worth.high:.3f})"
@@ -44,9 +49,9 @@ def members(interest: Interest, most: int) -> str:
 def brought(draw: Drawn) -> str:
     """What a draw brought."""
     places = len(draw.positions)
-    feed = f"{places} places of the feed" if places else "no place of the feed"
+    feed = f"{counted(places, 'place')} of the feed" if places else "no place of the feed"
     first = f", the first at {draw.positions[0]}" if places else ""
-    return f"{draw.candidates} candidates, {draw.on_topic} on topic; {feed}{first}"
+    return f"{counted(draw.candidates, 'candidate')}, {draw.on_topic} on topic; {feed}{first}"
 
 
 def why(place: Place) -> str:

@@ -32,7 +32,8 @@ SCRIPTS = [
     for name in ("catalog/views.sql", "catalog/macros.sql", "health/views.sql")
 ]
 MEANINGS = {
-    "rate": "value per impression that closed, by policy",
+    "rate": "value per impression that closed, by policy; of those that name no draw, `inferred` "
+    "went to the nearest interest, `none` to no interest",
     "engaged": "share of these impressions with a positive action",
     "waiting": "share of the interests that nothing was ever shown of, nor drawn tonight",
     "waiting days": "median age of these interests",

@@ -129,7 +129,8 @@ def _rates(records: _Records) -> Section:
         "What users did",
         paragraphs=(
             "Value per impression that closed, by arm and policy, with its 95 % interval over "
-            "users. Impressions that belong to no draw have a line of their own.",
+            "users. Impressions that name no draw have lines of their own: `inferred` are "
+            "credited to the user's nearest interest, `none` had no interest near enough.",
         ),
         pictures=(_lines(records, sql, "value per impression", _policy),),
         grids=(_table(records, records.figures("rate", "engaged"), ("rate", "engaged")),),

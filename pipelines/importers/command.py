@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
@@ -21,7 +23,7 @@ from pipelines.importers.landed import (
 )
 from pipelines.importers.tables import read_tables
 from pipelines.json_output import print_json
-from pipelines.landing import land
+from pipelines.landing import land, without_erased
 from pipelines.logs import tell
 from pipelines.nights import bootstrap
 from pipelines.plan import open_items
@@ -31,6 +33,8 @@ from pipelines.store.warehouse import Warehouse
 from pipelines.summary import wide_console
 from profiling.schema import group_offsets, ints
 from selection.attribution import inferred_credits
+
+_REASONS = 5  # that an import prints
 
 
 def import_kuairand(warehouse: Warehouse, source: Path, *, json: bool = False) -> None:
@@ -93,9 +97,13 @@ def _land(
             notes=log.notes,
             replaces=replaces,
         )
-    rows = {name: t.num_rows for name, t in (log.tables | {"REJECTED": log.rejected}).items()}
+    landing_tables = log.tables | {"REJECTED": log.rejected}
+    kept = without_erased(warehouse, landing_tables)
+    rows = {name: t.num_rows for name, t in kept.items()}
+    erased = sum(t.num_rows for t in landing_tables.values()) - sum(rows.values())
     tell("landed", about={"landing": landing.number, "rows": rows})
-    notes = [*log.notes, *_next_steps(warehouse, log, replaces=replaces)]
+    gone = [f"{erased:,} rows of users who were erased: left out"] if erased else []
+    notes = [*log.notes, *gone, *_next_steps(warehouse, kept["REJECTED"], replaces=replaces)]
     console = wide_console(quiet=json)
     console.print(f"landed as import {landing.number}:")
     for name, count in rows.items():
@@ -110,15 +118,27 @@ def _land(
         print_json({"landing": landing.number, "rows": rows, "notes": notes, "bootstrap": made})
 
 
-def _next_steps(warehouse: Warehouse, log: ForeignLog, *, replaces: bool) -> list[str]:
+def _next_steps(warehouse: Warehouse, rejected: pa.Table, *, replaces: bool) -> list[str]:
     steps = []
-    if log.rejected.num_rows:
-        steps.append(f"why rows were rejected: queryloop sql -w {warehouse.root} 'FROM REJECTED'")
+    if rejected.num_rows:
+        steps += _refusals(rejected)
+        steps.append(f"all rejected rows: queryloop sql -w {warehouse.root} 'FROM REJECTED'")
     if replaces:
         steps.append("ITEMS replace the catalogue; the next night rebuilds all profiles")
     if not warehouse.catalogue()["ITEMS"]:
         steps.append("there are no ITEMS yet: import them before the first night")
     return steps
+
+
+def _refusals(rejected: pa.Table) -> list[str]:
+    """The commonest reasons, each with the rows it refused."""
+    found = Counter(
+        zip(*(rejected[name].to_pylist() for name in ("source", "reason")), strict=True)
+    )
+    common = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    lines = [f"rejected {n:,} of {source}: {reason}" for (source, reason), n in common[:_REASONS]]
+    rest = len(common) - len(lines)
+    return [*lines, f"and for {rest:,} more reasons"] if rest > 0 else lines
 
 
 def check_share(log: ForeignLog, config: NightConfig) -> None:
@@ -149,14 +169,16 @@ def show_bootstrap(
         f"bootstrap profiles at {np.datetime64(manifest.cutoff, 'us')} UTC: "
         f"{len(clusters):,} users, {len(profiles):,} clusters"
     )
-    if len(clusters):
-        marks = [0, 10, 25, 50, 75, 90, 99, 100]
-        found = np.percentile(clusters, marks, method="nearest")
-        console.print(
-            f"  clusters per user: mean {clusters.mean():.2f}; "
-            + ", ".join(f"p{m} {int(v)}" for m, v in zip(marks, found, strict=True))
-            + f"; {np.mean(ints(profiles, 'n_items') == 1):.0%} of clusters are single items"
-        )
+    if not len(clusters):
+        console.print("  no engagement lies before the first impression: the nights find interests")
+        return
+    marks = [0, 10, 25, 50, 75, 90, 99, 100]
+    found = np.percentile(clusters, marks, method="nearest")
+    console.print(
+        f"  clusters per user: mean {clusters.mean():.2f}; "
+        + ", ".join(f"p{m} {int(v)}" for m, v in zip(marks, found, strict=True))
+        + f"; {np.mean(ints(profiles, 'n_items') == 1):.0%} of clusters are single items"
+    )
     if log.starts_at is None:
         return
     items = open_items(warehouse.root, manifest.catalogue["ITEMS"])

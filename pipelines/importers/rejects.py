@@ -106,7 +106,7 @@ def null_faults(values: pa.Array, parsed: Parsed, meaning: str) -> Fault:
     mask = np.asarray(values.is_null().to_numpy(zero_copy_only=False))
     for fault in parsed.faults:
         mask = mask & ~fault.mask
-    return Fault(mask, f"it must be {meaning}; fill it in")
+    return Fault(mask, f"every row must have one ({meaning}); fill it in")
 
 
 def raw_json(row: dict[str, Any]) -> str:

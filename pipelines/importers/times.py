@@ -15,6 +15,7 @@ from pipelines.importers.scalars import text_to_floats
 from profiling.schema import TIMESTAMP
 
 UNITS_US = {"s": 1_000_000, "ms": 1_000, "us": 1}  # microseconds in one
+_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 _ISO = (
     r"^(?P<day>\d{4}-\d{2}-\d{2})"
     r"(?:[T ](?P<h>[01]\d|2[0-3]):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.(?P<f>\d{1,9}))?)?)?"
@@ -66,7 +67,9 @@ def _parse_numbers(raw: pa.Array, unit: str) -> Parsed:
     fault = Fault(far & ~bad, f"as {unit} it is no time before 2096; state the right unit")
     nulls = pc.is_null(numbers).to_numpy(zero_copy_only=False) | far
     at = pa.array(np.rint(np.where(nulls, 0, values)).astype(np.int64), mask=nulls)
-    return Parsed(at.cast(TIMESTAMP), (Fault(bad, f"it is no number of {unit}"), fault))
+    return Parsed(
+        at.cast(TIMESTAMP), (Fault(bad, f"it is no number of {_NAMES[unit]}; correct it"), fault)
+    )
 
 
 def _parse_iso(raw: pa.Array) -> Parsed:

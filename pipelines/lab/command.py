@@ -66,8 +66,12 @@ def policies(json: JsonOption = False) -> None:
 
 
 def replay(  # noqa: PLR0913 (one option a decision)
-    items: Annotated[str, typer.Option(help="item_id, embedding: Parquet or CSV")],
-    outcomes: Annotated[str, typer.Option(help="user_id, item_id, value from 0 to 1")],
+    items: Annotated[
+        str, typer.Option(help="item_id, embedding (a list, or text as 0.1 0.2): Parquet or CSV")
+    ],
+    outcomes: Annotated[
+        str, typer.Option(help="user_id, item_id (integers, as in all three), value from 0 to 1")
+    ],
     start: Annotated[str, typer.Option(help="user_id, item_id: what was shown at first")],
     policies: PoliciesOption = DEFAULT_POLICIES,
     nights: NightsOption = ReplayOptions.nights,

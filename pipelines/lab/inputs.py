@@ -73,8 +73,10 @@ def _read(path: Path, columns: tuple[str, ...], meaning: str) -> ReadFile:
 
 def _column(read: ReadFile, name: str) -> tuple[Parsed, str]:
     where = f"{read.source.path}: {name}"
-    parse = parse_numbers if name == "value" else parse_integers
-    return parse(read.array(name), where), where
+    if name == "value":
+        return parse_numbers(read.array(name), where), where
+    cure = "a replay's ids are integers; number yours, alike in all its files"
+    return parse_integers(read.array(name), where, cure=cure), where
 
 
 def _good(parsed: Parsed, where: str) -> pa.Array:

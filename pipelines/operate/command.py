@@ -220,7 +220,8 @@ def erase(
     opened = _open(warehouse)
     user_id = user_of(opened, user)
     if not yes:
-        typer.confirm(f"erase user {user_id} from {opened.root}? it cannot be undone", abort=True)
+        known_as = user if user == str(user_id) else f"{user} ({user_id})"
+        typer.confirm(f"erase user {known_as} from {opened.root}? it cannot be undone", abort=True)
     with counting_bar("files") as tell:
         found = erase_user(opened, user_id, clock(), tell)
     _tell(found, show_erasure, json=json)

@@ -25,7 +25,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def show_status(console: Console, status: Status) -> None:
     """Where a warehouse stands."""
     head = status.head
-    rows = [("warehouse", f"{status.root}, {status.buckets} buckets, {status.landings} imports")]
+    rows = [("warehouse", f"{status.root}, {status.buckets} buckets, imports: {status.landings}")]
     if head is None:
         rows.append(("newest night", "none yet"))
     else:

@@ -306,7 +306,10 @@ def test_rejected_rows_of_imports_and_nights_can_be_asked_for(
     assert said.code == 0
     assert "FROM REJECTED" in said.out
     for i in (2, 3, 4):
-        assert run("night", "-w", warehouse, "--date", day(i)).code == 0
+        night = run("night", "-w", warehouse, "--date", day(i))
+        assert night.code == 0
+        refusing = f"REJECTED WHERE run_date = '{day(i)}'" in night.out
+        assert refusing == (" rejected 0 + duplicates 0;" not in night.out)
     asked = "SELECT landing, run_date, source, reason FROM REJECTED"
     found = json.loads(run("sql", "-w", warehouse, "--format", "json", asked).out)
     reasons = sorted((r["landing"] is None, r["source"], r["reason"]) for r in found)

@@ -24,7 +24,7 @@ from tests.pipelines.import_files import (
 
 BAD_EVENTS = [
     ({"user_id": -4}, "user_id is -4: an id must be 0 or more"),
-    ({"user_id": None}, "user_id is null: it must be who"),
+    ({"user_id": None}, "user_id is null: every row must have one (who); fill it in"),
     ({"item_id": None}, "item_id is null"),
     ({"action": "buy"}, "action is 'buy': the configured actions are long_view, like, hate"),
     ({"action": None}, "action is null"),
@@ -58,7 +58,7 @@ BAD_ITEMS = [
     ({"embedding": [1.0, None]}, "finite numbers only"),
     ({"embedding": [0.0, 0.0]}, "must not be zero"),
     ({"embedding": []}, "a vector must have 2 numbers"),
-    ({"embedding": None}, "embedding is null: it must be content vector"),
+    ({"embedding": None}, "embedding is null: every row must have one (content vector"),
     ({"item_id": -1}, "item_id is -1"),
     ({"topics": [{"topic_id": 1, "confidence": 1.5}]}, "a confidence must be >= 0 and <= 1"),
     ({"topics": [{"topic_id": 1, "confidence": NAN}]}, "a confidence must be >= 0 and <= 1"),

@@ -160,7 +160,9 @@ def test_a_night_that_ran_while_a_user_was_erased_is_not_published(
     assert 7 not in warehouse.read("PROFILES", night)["user_id"].to_pylist()
 
 
-def test_a_user_known_by_name_is_erased_from_keys_and_refused_rows(tmp_path: Path) -> None:
+def test_a_user_known_by_name_is_erased_from_keys_and_refused_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     warehouse = Warehouse.create(str(tmp_path / "w"), render_config(NightConfig()), buckets=2)
     items = items_table().select(["item_id", "embedding", "embedding_version"])
     pq.write_table(items, tmp_path / "items.parquet")
@@ -168,6 +170,7 @@ def test_a_user_known_by_name_is_erased_from_keys_and_refused_rows(tmp_path: Pat
     pq.write_table(pa.Table.from_pylist(lines), tmp_path / "e.parquet")
     given = {"ITEMS": str(tmp_path / "items.parquet"), "ENGAGEMENTS": str(tmp_path / "e.parquet")}
     import_tables(warehouse, given, None)
+    assert "  rejected 1 of e.parquet: at is 'no time at all'" in capsys.readouterr().out
     ann = user_of(warehouse, "annabelle")
     assert names_of(warehouse, ann) == {"annabelle", str(ann)}
     found = erase(warehouse, ann, NOW)
@@ -179,6 +182,11 @@ def test_a_user_known_by_name_is_erased_from_keys_and_refused_rows(tmp_path: Pat
     assert user_of(warehouse, "bob") > 0
     with pytest.raises(ValueError, match="no import knew a user 'annabelle'"):
         user_of(warehouse, "annabelle")
+    import_tables(warehouse, given, None)
+    said = capsys.readouterr().out
+    assert "2 rows of users who were erased: left out" in said
+    assert "annabelle" not in said
+    assert " rejected " not in said
 
 
 _LINES = [
