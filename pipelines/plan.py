@@ -197,7 +197,8 @@ def _check_codes(parent: Manifest, config: NightConfig) -> None:
     if now[: len(before)] != before:
         raise ValueError(
             f"actions were {', '.join(before)} and are now {', '.join(now)}: stored codes are "
-            "places in this list; append new actions to it and keep the others where they were"
+            "places in this list; append new actions to it and keep the others where "
+            "they were, or begin a new warehouse with `queryloop init`"
         )
 
 

@@ -82,6 +82,7 @@ def _land(
     warehouse: Warehouse, log: ForeignLog, source: str, config: NightConfig, *, json: bool
 ) -> None:
     check_share(log, config)
+    check_first(warehouse, log)
     check_id_kinds(warehouse, log)
     with told() as note:
         note("compare with what has landed")
@@ -153,6 +154,21 @@ def check_share(log: ForeignLog, config: NightConfig) -> None:
             f"{first['row']}: {first['reason']}. Mend the files, or raise rejected_share in "
             "queryloop.yaml"
         )
+
+
+def check_first(warehouse: Warehouse, log: ForeignLog) -> None:
+    """Raise ValueError where a first import brings engagements and none can be used.
+
+    Its bootstrap would record `actions` that are not the log's, and they could not be changed.
+    """
+    usable = log.tables.get("ENGAGEMENTS")
+    if usable is None or usable.num_rows or not log.rejected.num_rows or warehouse.head():
+        return
+    reasons = "; ".join(_refusals(log.rejected)[:2])
+    raise ValueError(
+        f"no row of ENGAGEMENTS can be used; nothing has landed. {reasons}. Mend the mapping, the "
+        "files, or `actions` in queryloop.yaml"
+    )
 
 
 def show_bootstrap(

@@ -189,6 +189,16 @@ def test_a_user_known_by_name_is_erased_from_keys_and_refused_rows(
     assert " rejected " not in said
 
 
+def test_a_first_import_without_a_usable_engagement_stops(tmp_path: Path) -> None:
+    """Else the bootstrap records actions that are not the log's, and no night would run."""
+    warehouse = Warehouse.create(str(tmp_path / "w"), render_config(NightConfig()), buckets=2)
+    line = {"user_id": 1, "item_id": 1, "action": "cook", "at": "2024-03-01T10:00:00Z"}
+    pq.write_table(pa.Table.from_pylist([line]), tmp_path / "e.parquet")
+    with pytest.raises(ValueError, match=r"no row of ENGAGEMENTS .* landed\. rejected 1 of e\.par"):
+        import_tables(warehouse, {"ENGAGEMENTS": str(tmp_path / "e.parquet")}, None)
+    assert (warehouse.head(), warehouse.landings()) == (None, [])
+
+
 _LINES = [
     ("annabelle", "1", "2024-03-01T10:00:00Z"),
     ("bob", "2", "2024-03-01T11:00:00Z"),
