@@ -50,19 +50,34 @@ def show_status(console: Console, status: Status) -> None:
 
 
 def show_nights(console: Console, nights: Sequence[Night]) -> None:
-    """The chain of manifests."""
-    table = _table("manifest", "night", "kind", *_NUMBERS, "model", "config", "seconds")
+    """The chain of manifests; models and configurations where there is more than one."""
+    models, configs = len({n.model for n in nights}) > 1, len({n.config for n in nights}) > 1
+    extra = [name for name, shown in (("model", models), ("config", configs)) if shown]
+    names = ["manifest", "night", "kind", *_NUMBERS, *extra, "seconds"]
+    narrow = console.width < 110
+    table = _table(*(_BROKEN.get(n, n) if narrow else n for n in names))
+    if narrow:
+        table.padding = (0, 1, 0, 0)
     for n in nights:
         numbers = [n.impressions, n.engagements, n.outcomes, n.rejected, n.queries, n.feed]
         place = f"{n.manifest}" if n.on_chain else f"({n.manifest})"
-        cells = [place, f"{n.date}", n.kind, *(f"{x:,}" for x in numbers), n.model or ""]
-        table.add_row(*cells, n.config[:8], f"{n.seconds:.1f}")
+        cells = [place, f"{n.date}", n.kind, *(f"{x:,}" for x in numbers)]
+        cells += [f"{n.model or ''}"] * models + [n.config[:8]] * configs
+        table.add_row(*cells, f"{n.seconds:.1f}")
     console.print(table)
     if any(not n.on_chain for n in nights):
         console.print("(n): a branch or a check that readers do not see")
 
 
 _NUMBERS = ("impressions", "engagements", "outcomes", "rejected", "queries", "feed")
+_BROKEN = {  # headings for a terminal of 80 columns
+    "manifest": "mani-\nfest",
+    "impressions": "impres-\nsions",
+    "engagements": "engage-\nments",
+    "outcomes": "out-\ncomes",
+    "rejected": "re-\njected",
+    "seconds": "sec-\nonds",
+}
 
 
 def show_forecast(console: Console, plan: Forecast) -> None:
