@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import re
 import shutil
 import sys
 import warnings
@@ -309,7 +310,7 @@ def test_rejected_rows_of_imports_and_nights_can_be_asked_for(
         night = run("night", "-w", warehouse, "--date", day(i))
         assert night.code == 0
         refusing = f"REJECTED WHERE run_date = '{day(i)}'" in night.out
-        assert refusing == (" rejected 0 + duplicates 0;" not in night.out)
+        assert refusing == bool(re.search(r"\+ rejected [1-9]", night.out))
     asked = "SELECT landing, run_date, source, reason FROM REJECTED"
     found = json.loads(run("sql", "-w", warehouse, "--format", "json", asked).out)
     reasons = sorted((r["landing"] is None, r["source"], r["reason"]) for r in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import pipelines.night as night_module
 from pipelines.cli import app
@@ -31,8 +33,9 @@ from pipelines.operate.difference import compare_nights
 from pipelines.operate.doctor import check_machine, check_warehouse, clean
 from pipelines.operate.forecast import estimate, forecast
 from pipelines.operate.metrics import render_metrics
-from pipelines.operate.status import nights_of, status_of
+from pipelines.operate.status import Night, nights_of, status_of
 from pipelines.operate.validation import validate
+from pipelines.operate.views import show_nights
 from pipelines.store.manifests import LandedGroup, Manifest
 from pipelines.store.warehouse import Warehouse
 from tests.pipelines.small_world import (
@@ -349,6 +352,25 @@ def test_a_command_speaks_to_people_and_to_programs(
     assert code == 0, said
     assert isinstance(json.loads(said), dict | list)
     assert text != said
+
+
+def test_the_chain_of_nights_fits_80_columns(made: Path) -> None:
+    """A model or a configuration has its column only where nights differ in it."""
+    nights = [replace(n, model=None, config="a") for n in nights_of(Warehouse.open(str(made)))]
+
+    def said(width: int, *nights: Night) -> str:
+        console = Console(width=width, file=io.StringIO())
+        with console.capture() as caught:
+            show_nights(console, nights)
+        return caught.get()
+
+    narrow = said(80, *nights)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert all(f" {n.date} {n.kind} " in narrow for n in nights)
+    assert said(160, *nights).split()[:4] == ["manifest", "night", "kind", "impressions"]
+    assert "config" not in narrow
+    assert "config" in said(160, *nights, replace(nights[0], config="b"))
+    assert "model" in said(160, *nights, replace(nights[0], model="1"))
 
 
 def test_before_anything_landed_the_commands_say_so(tmp_path: Path) -> None:
