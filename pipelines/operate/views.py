@@ -128,6 +128,7 @@ def show_erasure(console: Console, found: Erasure) -> None:
     searched = f"{found.searched_rows:,} rows of {found.searched_files:,} files"
     if not found.found:
         console.print(f"searched {searched}: none is of user {found.user_id}")
+        console.print("what `export` or `catalog` wrote elsewhere is not searched: write it anew")
         return
     console.print(f"searched {searched}; the user may still be in:")
     for place in found.found:
