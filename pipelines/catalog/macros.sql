@@ -72,7 +72,9 @@ CREATE OR REPLACE MACRO starved(least_nights) AS TABLE
 WITH numbered AS (
     SELECT run_date, row_number() OVER (ORDER BY run_date) AS number
     FROM (SELECT DISTINCT run_date FROM nights WHERE kind <> 'bootstrap')),
-members AS (SELECT user_id, cluster_id, unnest(item_ids) AS item_id FROM PROFILES),
+members AS (  -- of those who are served
+    SELECT user_id, cluster_id, unnest(item_ids) AS item_id
+    FROM PROFILES SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id)),
 asked AS (
     SELECT user_id, surface, query_id, max(run_date) AS run_date
     FROM (SELECT user_id, surface, query_id, run_date FROM QUERIES WHERE query_type = 'item'

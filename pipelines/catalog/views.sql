@@ -123,7 +123,9 @@ WITH asked AS (
     UNION SELECT user_id, surface, cluster_id, query_type, query_id FROM SERVED_DRAWS
     UNION SELECT user_id, surface, cluster_id, query_type, query_id FROM OUTCOMES
           WHERE query_id IS NOT NULL),
-members AS (SELECT user_id, cluster_id, unnest(item_ids) AS item_id FROM PROFILES),
+members AS (  -- of those who are served
+    SELECT user_id, cluster_id, unnest(item_ids) AS item_id
+    FROM PROFILES SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id)),
 had AS (
     SELECT user_id, surface, cluster_id FROM asked
     UNION SELECT m.user_id, a.surface, m.cluster_id FROM members AS m JOIN asked AS a
