@@ -39,7 +39,7 @@ from selection.evidence import (
     own_evidence,
     shown_items,
 )
-from selection.experiments import Experiment, arms_of, fit_arms
+from selection.experiments import Experiment, arm_names, fit_arms
 from selection.prior import Prior
 from selection.rewards import RewardConfig
 
@@ -120,15 +120,12 @@ def _groups(
     users = np.unique(ints(inputs.outcomes, "user_id"))
     fits, s = fit_arms(users, experiment), len(surfaces)
     means = [[prior.of(surface, arm).mean for surface in surfaces] for arm in fits.tolist()]
-    arms = np.full(len(users), "")
-    if experiment is not None:
-        arms = np.array([a.name for a in experiment.arms])[arms_of(users, experiment)]
     return QueryGroups(
         bounds=np.zeros(len(users) * s + 1, np.int64),
         users=np.repeat(users, s),
         surfaces=np.tile(np.arange(s), len(users)).astype(np.int64),
         surface_names=surfaces,
-        arms=np.repeat(arms, s),
+        arms=np.repeat(arm_names(users, experiment), s),
         fits=np.repeat(fits, s),
         queries=np.zeros(0, np.int64),
         mean=np.array(means, np.float64).reshape(-1),
@@ -149,9 +146,8 @@ def _others_mean(
 ) -> FloatArray:
     """m_i of each target: the mean of its user's impressions of other items, shrunk to m."""
     group = np.repeat(np.arange(len(shown.bounds) - 1), np.diff(shown.bounds))
-    pairs = np.stack([group, shown.rows], axis=1)
-    _, same = np.unique(pairs, axis=0, return_inverse=True)
-    same = same.reshape(-1)
+    pairs = group * (shown.rows.max(initial=0) + 1) + shown.rows
+    _, same = np.unique(pairs, return_inverse=True)
     weighed = shown.weights * shown.values
     mine = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
 

@@ -77,6 +77,14 @@ def arms_of(user_ids: npt.ArrayLike, experiment: Experiment) -> IntArray:
     return np.searchsorted(bounds, draws, side="right").astype(np.int64)
 
 
+def arm_names(user_ids: npt.ArrayLike, experiment: Experiment | None) -> npt.NDArray[np.str_]:
+    """(n,) user ids to (n,) names of the arm they are in; NO_ARM without an experiment."""
+    ids = np.asarray(user_ids, np.int64)
+    if experiment is None:
+        return np.full(len(ids), NO_ARM)
+    return np.array([arm.name for arm in experiment.arms])[arms_of(ids, experiment)]
+
+
 def fit_arms(user_ids: npt.ArrayLike, experiment: Experiment | None) -> npt.NDArray[np.str_]:
     """(n,) user ids to (n,) names of the arm whose fits they enter.
 
@@ -85,7 +93,7 @@ def fit_arms(user_ids: npt.ArrayLike, experiment: Experiment | None) -> npt.NDAr
     ids = np.asarray(user_ids, np.int64)
     if experiment is None or experiment.learning == "shared":
         return np.full(len(ids), NO_ARM)
-    return np.array([arm.name for arm in experiment.arms])[arms_of(ids, experiment)]
+    return arm_names(ids, experiment)
 
 
 def selections_of(experiment: Experiment) -> dict[str, SelectionConfig]:

@@ -1,4 +1,4 @@
--- What the columns of catalog.sql's views are, where it does not say so beside them; with this
+-- What the columns of the views of views.sql are, where it does not say so beside them; with this
 -- every column that a client shows has its meaning.
 
 COMMENT ON COLUMN accounting.open_before IS 'impressions open after the night before';

@@ -1,4 +1,4 @@
--- Macros for analysts, beside the views of catalog.sql. Every example is in docs/recipes.md.
+-- Macros for analysts, beside the views of views.sql. Every example is in docs/recipes.md.
 -- Intervals are over users: a user's impressions are not independent of each other.
 
 CREATE OR REPLACE MACRO name_of(kind_of_id, our_id) AS (

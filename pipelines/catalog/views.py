@@ -1,9 +1,9 @@
 """What analysts ask: views and macros over the Parquet files of one manifest, in any DuckDB.
 
 `catalog_sql` writes the text: small tables of what the manifests say, one view per stored table
-that names its files, and the documented views and macros of `catalog.sql`. `query` answers one
-statement from it in memory; `write_catalog` makes a read-only database of it. Rows stay in Parquet:
-nothing here can be locked by a writer, and a night published later changes no answer.
+that names its files, and the documented views and macros of `views.sql` and `macros.sql`. `query`
+answers one statement from it in memory; `write_catalog` makes a read-only database of it. Rows stay
+in Parquet: nothing here can be locked by a writer, and a night published later changes no answer.
 
 Only what DuckDB 1.5 and 2.0 share is used; a database is written in a format that both read.
 """
