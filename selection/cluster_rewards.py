@@ -155,6 +155,7 @@ def roll_up_cluster_rewards(
             "actions": counts[:, positive].sum(axis=1)[rows],
             "weight": tallies["w"],
             "draws": tallies["draw_w"],
+            "last_chance": tallies["last_chance"],
             **_reward_columns(tallies, records, evidence, estimates, value_range),
         }
     )

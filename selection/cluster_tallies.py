@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from profiling.decay import half_life_weights
+from profiling.decay import DAY_US, half_life_weights
 from profiling.items import Items
 from profiling.schema import (
     TIMESTAMP,
@@ -30,6 +30,7 @@ from profiling.tables import F64, I64, PROFILES, TEXT
 from selection.keys import name_codes, name_column, sort_keys
 from selection.membership import clusters_of
 from selection.rewards import NEVER, SUMS, RewardConfig, last_times
+from selection.tables import DATE
 
 # In memory only: REWARDS by cluster, as of the cut-off.
 CLUSTER_TALLIES = TableSchema(
@@ -44,6 +45,7 @@ CLUSTER_TALLIES = TableSchema(
         Column("impressions", I64, "outcomes ever counted here", low=0),
         Column("draws", I64, "draws ever closed here", low=0),
         Column("last_at", TIMESTAMP, "latest impression here", nullable=True),
+        Column("last_chance", DATE, "latest day of an impression or a closed draw", nullable=True),
     ),
 )
 
@@ -111,9 +113,28 @@ def _sums_by_row(
         counts = np.zeros(n, np.int64)
         np.add.at(counts, rows, ints(rewards, c)[order])
         columns[c] = counts
-    last_at = np.full(n, NEVER, np.int64)
-    np.maximum.at(last_at, rows, last_times(rewards)[order])
-    return columns | {"last_at": pa.array(last_at, mask=last_at == NEVER).cast(TIMESTAMP)}
+    last_at = _latest(last_times(rewards)[order], rows, n)
+    chance = _latest(_chance_days(rewards)[order], rows, n)
+    return columns | {
+        "last_at": pa.array(last_at, mask=last_at == NEVER).cast(TIMESTAMP),
+        "last_chance": pa.array(chance, mask=chance == NEVER).cast(pa.int32()).cast(DATE),
+    }
+
+
+def _chance_days(rewards: pa.Table) -> IntArray:
+    """(n,) int64 days since 1970: of the latest impression, or that the latest closed draw was for.
+
+    A draw closes as of the end of its day, which is the next day's first moment.
+    """
+    as_of = ints(rewards, "as_of")
+    return np.where(as_of == last_times(rewards), as_of, as_of - 1) // DAY_US
+
+
+def _latest(times: IntArray, rows: IntArray, n: int) -> IntArray:
+    """(n,) int64: the greatest of the `times` that go to each row, NEVER where none does."""
+    latest = np.full(n, NEVER, np.int64)
+    np.maximum.at(latest, rows, times)
+    return latest
 
 
 def in_key_order(profiles: pa.Table) -> pa.Table:

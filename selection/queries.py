@@ -27,7 +27,8 @@ __all__ = ["SelectionConfig", "Weighed", "select_queries", "weigh_clusters", "we
 
 _COLUMNS = (  # of CLUSTER_REWARDS, that weights and queries are made of
     *("user_id", "surface", "cluster_id", "arm", "query_type", "query_id", "importance"),
-    *("actions", "weight", "reward", "posterior_a", "posterior_b", "reward_per_draw"),
+    *("actions", "weight", "reward", "prior_source"),
+    *("posterior_a", "posterior_b", "reward_per_draw"),
 )
 
 
@@ -290,7 +291,7 @@ def _queries(drawn: _Drawn, items: Items, run_date: date) -> pa.Table:
             "serve_date": pa.repeat(pa.scalar(run_date + timedelta(days=1)), n),
             "draw_id": draw_ids(weighed.keys[group], drawn.slots),
             "cluster_id": ints(groups.rows, "cluster_id")[sets.rows],
-            "query_type": groups.rows["query_type"].take(sets.rows),
+            **{c: groups.rows[c].take(sets.rows) for c in ("query_type", "reward", "prior_source")},
             "query_id": query_ids,
             "weight": weighed.weights[sets.rows],
             "propensity": sets.propensities[sets.rows],

@@ -156,7 +156,7 @@ ITEM_RATES = TableSchema(
 
 CLUSTER_REWARDS = TableSchema(
     "CLUSTER_REWARDS",
-    2,
+    3,
     ("user_id", "surface", "cluster_id"),
     (
         Column("user_id", I64, "whose"),
@@ -193,13 +193,19 @@ CLUSTER_REWARDS = TableSchema(
             "G: what everyone did with the items around it; null without `prior: evidence`",
             nullable=True,
         ),
+        Column(
+            "last_chance",
+            DATE,
+            "last day that a closed draw was for or an impression came on; null: none ever",
+            nullable=True,
+        ),
     ),
-    lifts={"prior": "average", "own_evidence": None, "item_evidence": None},
+    lifts={"prior": "average", "own_evidence": None, "item_evidence": None, "last_chance": None},
 )
 
 QUERIES = TableSchema(
     "QUERIES",
-    1,
+    2,
     ("run_date", "user_id", "surface", "slot"),
     (
         Column("run_date", DATE, "the night that drew it"),
@@ -217,5 +223,8 @@ QUERIES = TableSchema(
         Column("policy", TEXT, "policy name and version"),
         Column("arm", TEXT, "arm of the experiment, '' if none"),
         Column("conditions", TOPIC_LIST, "topics that retrieval is held to, with confidence"),
+        Column("reward", F64, "of the interest when it was drawn", nullable=True),
+        Column("prior_source", TEXT, "what that reward leaned on", nullable=True),
     ),
+    lifts={"reward": None, "prior_source": None},
 )

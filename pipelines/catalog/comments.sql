@@ -57,6 +57,7 @@ COMMENT ON COLUMN cluster_rewards_now.prior_mean IS 'what the rate shrinks to, i
 COMMENT ON COLUMN cluster_rewards_now.prior_strength IS 'impressions that the prior is worth';
 COMMENT ON COLUMN cluster_rewards_now.weight IS 'weight of its impressions, aged to the cut-off';
 COMMENT ON COLUMN cluster_rewards_now.effective_n IS 'impressions that the weights are worth (Kish)';
+COMMENT ON COLUMN cluster_rewards_now.last_chance IS 'last day that a closed draw was for or an impression came on; null: none ever; open_chances has the draws since';
 COMMENT ON COLUMN cluster_rewards_now.reward_per_draw IS 'shrunk impressions per draw, times the reward';
 COMMENT ON COLUMN cluster_rewards_now.actions IS 'positive engagements in it';
 COMMENT ON COLUMN cluster_rewards_now.importance IS 'time-decayed size';
@@ -130,6 +131,10 @@ COMMENT ON COLUMN never_had_a_chance.n_items IS 'items in it';
 COMMENT ON COLUMN never_had_a_chance.first_at IS 'first engagement in it';
 COMMENT ON COLUMN never_had_a_chance.last_at IS 'latest engagement in it';
 COMMENT ON COLUMN never_had_a_chance.arm IS 'arm of the experiment, '''' if none';
+
+COMMENT ON COLUMN open_chances.user_id IS 'whose, or for whom';
+COMMENT ON COLUMN open_chances.surface IS 'where: home, related, ...';
+COMMENT ON COLUMN open_chances.cluster_id IS 'the interest that was drawn';
 
 COMMENT ON COLUMN outcomes_named.run_date IS 'the night that closed it';
 COMMENT ON COLUMN outcomes_named.user_id IS 'to whom';

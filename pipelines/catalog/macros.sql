@@ -69,43 +69,23 @@ COMMENT ON MACRO TABLE lineage IS 'lineage(user_id, cluster_id): the interest on
 -- Who waits.
 
 CREATE OR REPLACE MACRO starved(least_nights) AS TABLE
-WITH numbered AS (
-    SELECT run_date, row_number() OVER (ORDER BY run_date) AS number
-    FROM (SELECT DISTINCT run_date FROM nights WHERE kind <> 'bootstrap')),
-members AS (  -- of those who are served
-    SELECT user_id, cluster_id, unnest(item_ids) AS item_id
-    FROM PROFILES SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id)),
-asked AS (
-    SELECT user_id, surface, query_id, max(run_date) AS run_date
-    FROM (SELECT user_id, surface, query_id, run_date FROM QUERIES WHERE query_type = 'item'
-          UNION ALL
-          SELECT user_id, surface, query_id,
-                 DATE '1970-01-01' + (epoch_us("at") // 86400000000)::INTEGER - 1
-          FROM SERVED_DRAWS WHERE query_type = 'item'
-          UNION ALL
-          SELECT user_id, surface, query_id, run_date FROM OUTCOMES WHERE query_type = 'item')
-    GROUP BY ALL),
-had AS (
-    SELECT m.user_id, a.surface, m.cluster_id, max(a.run_date) AS run_date
-    FROM asked AS a JOIN members AS m ON m.user_id = a.user_id AND m.item_id = a.query_id
-    GROUP BY ALL),
-alive AS (  -- of those who are served: of most users no row is grouped
-    SELECT user_id, cluster_id, min(run_date) AS since FROM PROFILES_ALL
-    SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id) GROUP BY ALL),
-waiting AS (
-    SELECT c.*, a.since, h.run_date AS last_chance,
-           (SELECT max(number) FROM numbered)
-           - coalesce(last.number, greatest(first.number - 1, 0), 0) AS nights_waiting
+WITH dates AS (SELECT DISTINCT run_date FROM nights WHERE kind <> 'bootstrap'),
+chances AS (
+    SELECT c.*, greatest(c.last_chance, o.day) AS latest_chance,
+           coalesce(latest_chance, (c.first_at AT TIME ZONE 'UTC')::DATE - 1) AS waits_since
     FROM cluster_rewards_now AS c
-    JOIN alive AS a USING (user_id, cluster_id)
-    LEFT JOIN had AS h ON h.user_id = c.user_id AND h.surface = c.surface AND h.cluster_id = c.cluster_id
-    LEFT JOIN numbered AS last ON last.run_date = h.run_date
-    LEFT JOIN numbered AS first ON first.run_date = a.since)
-SELECT user_id, surface, cluster_id, title, nights_waiting, last_chance, since, reward, prior_source,
-       importance_share, n_items, arm
-FROM waiting WHERE nights_waiting >= least_nights
-ORDER BY nights_waiting DESC, importance_share DESC, user_id, surface, cluster_id;
-COMMENT ON MACRO TABLE starved IS 'starved(nights): interests of tonight of which no member was drawn or shown for so many nights; last_chance is the last night that drew or credited one, null where none ever did';
+    LEFT JOIN open_chances AS o
+           ON o.user_id = c.user_id AND o.surface = c.surface AND o.cluster_id = c.cluster_id),
+waits AS (
+    SELECT x.day, count(d.run_date) AS nights_waiting
+    FROM (SELECT DISTINCT waits_since AS day FROM chances) AS x
+    LEFT JOIN dates AS d ON d.run_date > x.day GROUP BY ALL)
+SELECT c.user_id, c.surface, c.cluster_id, c.title, w.nights_waiting, c.latest_chance AS last_chance,
+       c.first_at, c.reward, c.prior_source, c.importance_share, c.n_items, c.arm
+FROM chances AS c JOIN waits AS w ON w.day = c.waits_since
+WHERE w.nights_waiting >= least_nights
+ORDER BY w.nights_waiting DESC, c.importance_share DESC, c.user_id, c.surface, c.cluster_id;
+COMMENT ON MACRO TABLE starved IS 'starved(nights): interests of tonight that wait for a chance since so many nights; last_chance is the last day on which something of it was shown, or that a draw of it was for (one that the user did not come for is none); null: never, and it waits since its first engagement';
 
 
 -- Rates, and arms against each other.
@@ -183,19 +163,16 @@ WITH brought AS (
     SELECT user_id, draw_id, count(*) AS impressions,
            sum(examination * credit) AS n, sum(examination * credit * value) AS y
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL HAVING sum(examination * credit) > 0),
-drawn AS (
-    SELECT run_date, user_id, surface, cluster_id, draw_id FROM QUERIES
+promised AS (
+    SELECT user_id, draw_id, reward FROM QUERIES WHERE reward IS NOT NULL
     UNION ALL
-    SELECT try_cast(split_part(state_version, '/', 1) AS DATE), user_id, surface, cluster_id, draw_id
-    FROM SERVED_DRAWS),
-brought_something AS MATERIALIZED (  -- first: few draws have brought something yet
-    SELECT d.run_date, d.surface, d.cluster_id, b.*
-    FROM drawn AS d JOIN brought AS b ON b.user_id = d.user_id AND b.draw_id = d.draw_id),
+    SELECT s.user_id, s.draw_id, c.reward
+    FROM SERVED_DRAWS AS s JOIN CLUSTER_REWARDS_ALL AS c
+      ON c.run_date = try_cast(split_part(s.state_version, '/', 1) AS DATE)
+     AND c.user_id = s.user_id AND c.surface = s.surface AND c.cluster_id = s.cluster_id),
 draws_made AS (
-    SELECT b.user_id, b.draw_id, b.impressions, b.n, b.y, c.reward,
-           ntile(bins) OVER (ORDER BY c.reward, b.draw_id) AS bin
-    FROM brought_something AS b
-    JOIN CLUSTER_REWARDS_ALL AS c USING (run_date, user_id, surface, cluster_id)),
+    SELECT b.*, p.reward, ntile(bins) OVER (ORDER BY p.reward, b.draw_id) AS bin
+    FROM brought AS b JOIN promised AS p ON p.user_id = b.user_id AND p.draw_id = b.draw_id),
 users AS (
     SELECT bin, user_id, min(reward) AS least, max(reward) AS most, count(*) AS draws,
            sum(impressions) AS impressions, sum(n) AS n, sum(y) AS y, sum(n * reward) AS p
@@ -216,12 +193,14 @@ sets AS (
            count(DISTINCT set_probability) AS chances
     FROM drawn GROUP BY ALL),
 served AS (SELECT user_id, surface, any_value(policy) AS policy FROM drawn GROUP BY ALL),
-interests AS (  -- as of draw_check, which would look at every night where the date is a subquery
-    SELECT c.surface, c.arm, s.policy, d.propensity,
-           ntile(4) OVER (PARTITION BY c.surface, c.arm
-                          ORDER BY c.reward, c.user_id, c.cluster_id) AS reward_quarter
-    FROM (SELECT * FROM CLUSTER_REWARDS_ALL WHERE run_date = night_of::DATE) AS c
-    JOIN served AS s USING (user_id, surface)
+tonight AS (  -- as draw_check, which would look at every night where the date is a subquery
+    SELECT * FROM CLUSTER_REWARDS_ALL WHERE run_date = night_of::DATE),
+quartiles AS (
+    SELECT surface, arm, quantile_disc(reward, [0.25, 0.5, 0.75]) AS cuts FROM tonight GROUP BY ALL),
+interests AS (
+    SELECT c.surface, c.arm, s.policy, d.propensity, quarter_of(c.reward, t.cuts) AS reward_quarter
+    FROM tonight AS c JOIN served AS s USING (user_id, surface)
+    JOIN quartiles AS t ON t.surface = c.surface AND t.arm = c.arm
     LEFT JOIN drawn AS d USING (user_id, surface, cluster_id)),
 checks AS (
     SELECT 'interests of reward quarter ' || reward_quarter AS what, surface, arm, policy,
@@ -266,12 +245,9 @@ COMMENT ON MACRO TABLE feed_of IS 'feed_of(user_id): the newest feed made for a 
 
 CREATE OR REPLACE MACRO impression_story(which) AS TABLE
 SELECT o."at", o.user_id, o.surface, o.position, o.item_title, o.value, o.actions, o.attribution, o.draw_id,
-       o.query_title, o.cluster_id, o.credit, o.propensity, c.run_date AS drawn_on,
-       c.reward AS reward_then, c.prior_source AS prior_then
+       o.query_title, o.cluster_id, o.credit, o.propensity, q.run_date AS drawn_on,
+       q.reward AS reward_then, q.prior_source AS prior_then
 FROM outcomes_named AS o
 LEFT JOIN QUERIES AS q ON q.user_id = o.user_id AND q.draw_id = o.draw_id
-LEFT JOIN CLUSTER_REWARDS_ALL AS c
-       ON c.run_date = q.run_date AND c.user_id = q.user_id AND c.surface = q.surface
-      AND c.cluster_id = q.cluster_id
 WHERE o.impression_id = which ORDER BY o.credit DESC, o.draw_id;
 COMMENT ON MACRO TABLE impression_story IS 'impression_story(impression_id): what the user did with it, the draw that is credited, and what was thought of that interest when it was drawn';

@@ -11,6 +11,7 @@ from pipelines.catalog.pieces import Piece, comment_sql
 from pipelines.catalog.sql_text import Moment, table_sql
 from pipelines.health.records import Health
 from pipelines.store.manifests import Landing, Manifest
+from profiling.decay import DAY_US
 
 _TIME = "TIMESTAMP WITH TIME ZONE"
 _RATE_COLUMNS = {
@@ -67,6 +68,7 @@ def _settings(last: Manifest | None, config: Mapping[str, Any]) -> Piece:
         "value_low": "DOUBLE",
         "value_high": "DOUBLE",
         "action_names": "VARCHAR[]",
+        "first_open": "DATE",
     }
     outcomes = config.get("outcomes", {})
     row = (
@@ -77,8 +79,14 @@ def _settings(last: Manifest | None, config: Mapping[str, Any]) -> Piece:
         outcomes.get("value_low"),
         outcomes.get("value_high"),
         [a["name"] for a in config.get("actions", ())],
+        _first_open(last) if last else None,
     )
     return _table("settings", columns, [row])
+
+
+def _first_open(last: Manifest) -> dt.date:
+    """The first night whose draws close after `last`, as `selection.draws.closes` has it."""
+    return dt.date(1970, 1, 1) + dt.timedelta(days=(last.cutoff - last.horizon_us) // DAY_US - 1)
 
 
 def _arms(config: Mapping[str, Any]) -> Piece:

@@ -32,6 +32,8 @@ class CatalogSession:
             # Names in a statement are names of the catalogue, never Python variables of ours.
             self._connection.execute("SET python_enable_replacements = false")
             self._connection.execute("SET TimeZone = 'UTC'")
+            # Stored files never change; a statement opens each for its view and for its rows.
+            self._connection.execute("SET parquet_metadata_cache = true")
             register_files(self._connection, root)
         except BaseException:
             self.close()

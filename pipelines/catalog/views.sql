@@ -48,7 +48,7 @@ COMMENT ON COLUMN rewards_now.age_days IS 'days from the latest event to the cut
 CREATE OR REPLACE VIEW cluster_rewards_now AS
 SELECT c.user_id, c.surface, c.cluster_id, i.title, c.arm, c.reward, c.low, c.high, c.raw_rate,
        c.prior_source, c.prior_mean, c.prior_strength, c.weight, c.effective_n, c.draws,
-       c.reward_per_draw, c.actions, c.importance,
+       c.reward_per_draw, c.last_chance, c.actions, c.importance,
        c.importance / sum(c.importance) OVER (PARTITION BY c.user_id, c.surface) AS importance_share,
        q.draw_id IS NOT NULL AS drawn, q.slot, q.propensity, q.weight AS selection_weight,
        p.n_items, p.lineage, p.from_cluster_ids, p.first_at, p.last_at,
@@ -117,55 +117,49 @@ COMMENT ON MACRO TABLE reward_history IS 'reward_history(user_id): cluster_histo
 
 -- Who was never asked.
 
+-- What is drawn and has not closed is a chance too, of the interest that it was drawn for.
+CREATE OR REPLACE VIEW open_chances AS
+WITH open_draws AS (
+    SELECT q.user_id, q.surface, q.cluster_id, q.serve_date AS day
+    FROM QUERIES AS q WHERE q.run_date >= (SELECT first_open FROM settings)
+    UNION ALL
+    SELECT s.user_id, s.surface, s.cluster_id, (s."at" AT TIME ZONE 'UTC')::DATE
+    FROM SERVED_DRAWS AS s
+    WHERE (s."at" AT TIME ZONE 'UTC')::DATE > (SELECT first_open FROM settings))
+SELECT user_id, surface, cluster_id, max(day) AS day FROM open_draws GROUP BY ALL;
+COMMENT ON VIEW open_chances IS 'interests with a draw that has not closed, tonight''s among them';
+COMMENT ON COLUMN open_chances.day IS 'the last day that such a draw is for';
+
 CREATE OR REPLACE VIEW never_had_a_chance AS
-WITH asked AS (
-    SELECT user_id, surface, cluster_id, query_type, query_id FROM QUERIES
-    UNION SELECT user_id, surface, cluster_id, query_type, query_id FROM SERVED_DRAWS
-    UNION SELECT user_id, surface, cluster_id, query_type, query_id FROM OUTCOMES
-          WHERE query_id IS NOT NULL),
-members AS (  -- of those who are served
-    SELECT user_id, cluster_id, unnest(item_ids) AS item_id
-    FROM PROFILES SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id)),
-had AS (
-    SELECT user_id, surface, cluster_id FROM asked
-    UNION SELECT m.user_id, a.surface, m.cluster_id FROM members AS m JOIN asked AS a
-          ON a.user_id = m.user_id AND a.query_type = 'item' AND a.query_id = m.item_id),
-alive AS (  -- of those who are served: of most users no row is grouped
-    SELECT user_id, cluster_id, min(run_date) AS since, count(*) AS nights
-    FROM PROFILES_ALL SEMI JOIN CLUSTER_REWARDS USING (user_id, cluster_id) GROUP BY ALL)
-SELECT c.user_id, c.surface, c.cluster_id, c.title, a.since, a.nights, c.reward, c.prior_source,
-       c.importance, c.importance_share, c.actions, c.n_items, c.first_at, c.last_at, c.arm
+SELECT c.user_id, c.surface, c.cluster_id, c.title, c.first_at, c.last_at, c.reward, c.prior_source,
+       c.importance, c.importance_share, c.actions, c.n_items, c.arm
 FROM cluster_rewards_now AS c
-JOIN alive AS a USING (user_id, cluster_id)
-ANTI JOIN had AS h USING (user_id, surface, cluster_id)
+ANTI JOIN open_chances AS o USING (user_id, surface, cluster_id)
 WHERE c.weight = 0 AND c.draws = 0;
-COMMENT ON VIEW never_had_a_chance IS 'interests of which no member was ever drawn or shown on the surface, tonight''s draws included';
-COMMENT ON COLUMN never_had_a_chance.since IS 'first night that has the interest under this id';
-COMMENT ON COLUMN never_had_a_chance.nights IS 'nights that have it';
+COMMENT ON VIEW never_had_a_chance IS 'interests of which nothing was ever shown on the surface, nor drawn for a day on which the user came; tonight''s draws count too';
 
 
 -- What the average weight did.
 
 CREATE OR REPLACE VIEW average_weight AS
-WITH brought AS (  -- a draw has one row of OUTCOMES an impression
+WITH there AS (
+    SELECT run_date, surface, arm, prior_source, count(*) AS clusters, avg(reward) AS mean_reward
+    FROM CLUSTER_REWARDS_ALL GROUP BY ALL),
+brought AS (  -- a draw has one row of OUTCOMES an impression
     SELECT draw_id, count(*) AS impressions, sum(examination * credit) AS weight,
            sum(examination * credit * value) AS worth
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL),
 made AS (
-    SELECT q.run_date, q.user_id, q.surface, q.cluster_id, q.draw_id, o.impressions, o.weight, o.worth
-    FROM QUERIES AS q LEFT JOIN brought AS o ON o.draw_id = q.draw_id),
-groups AS (
-    SELECT c.run_date, c.surface, c.arm, c.prior_source,
-           count(*) AS clusters, avg(c.reward) AS mean_reward, count(d.draw_id) AS draws,
-           coalesce(sum(d.impressions), 0)::BIGINT AS impressions,
-           sum(d.worth) / nullif(sum(d.weight), 0) AS rate
-    FROM CLUSTER_REWARDS_ALL AS c
-    LEFT JOIN made AS d USING (run_date, user_id, surface, cluster_id)
-    GROUP BY ALL)
-SELECT run_date, surface, arm, prior_source, clusters,
-       clusters / sum(clusters) OVER night AS share_of_clusters, mean_reward, draws,
-       draws / nullif(sum(draws) OVER night, 0) AS share_of_draws, impressions, rate
-FROM groups WINDOW night AS (PARTITION BY run_date, surface, arm);
+    SELECT q.run_date, q.surface, q.arm, q.prior_source, count(*) AS draws,
+           sum(o.impressions) AS impressions, sum(o.worth) AS worth, sum(o.weight) AS weight
+    FROM QUERIES AS q LEFT JOIN brought AS o ON o.draw_id = q.draw_id GROUP BY ALL)
+SELECT run_date, surface, arm, prior_source, t.clusters,
+       t.clusters / sum(t.clusters) OVER night AS share_of_clusters, t.mean_reward,
+       coalesce(m.draws, 0) AS draws,
+       coalesce(m.draws, 0) / nullif(sum(m.draws) OVER night, 0) AS share_of_draws,
+       coalesce(m.impressions, 0)::BIGINT AS impressions, m.worth / nullif(m.weight, 0) AS rate
+FROM there AS t LEFT JOIN made AS m USING (run_date, surface, arm, prior_source)
+WINDOW night AS (PARTITION BY run_date, surface, arm);
 COMMENT ON VIEW average_weight IS 'by what a reward leans on (its own record, the user''s average, the global one): how many interests, their mean reward, their share of the draws, and what those draws brought later';
 COMMENT ON COLUMN average_weight.prior_source IS 'observed, evidence, user average or global average, when the draw was made';
 COMMENT ON COLUMN average_weight.impressions IS 'closed impressions that the night''s draws brought so far';
@@ -176,15 +170,22 @@ COMMENT ON COLUMN average_weight.rate IS 'their mean value: were the interests o
 -- any group chosen without looking at the draw the sum of these estimates the group's size without
 -- bias (Horvitz and Thompson 1952), if the propensities written down are those that were drawn with.
 
+CREATE OR REPLACE MACRO quarter_of(reward, cuts) AS
+    1 + (reward > cuts[1])::INTEGER + (reward > cuts[2])::INTEGER + (reward > cuts[3])::INTEGER;
+COMMENT ON MACRO quarter_of IS 'quarter_of(reward, quartiles): 1 to 4; equal rewards lie in one quarter, so a quarter may be empty';
+
 CREATE OR REPLACE VIEW draw_check AS
 WITH served AS (
     SELECT run_date, user_id, surface, any_value(policy) AS policy FROM QUERIES GROUP BY ALL),
+quartiles AS (
+    SELECT run_date, surface, arm, quantile_disc(reward, [0.25, 0.5, 0.75]) AS cuts
+    FROM CLUSTER_REWARDS_ALL GROUP BY ALL),
 interests AS (
     SELECT c.run_date, c.surface, c.arm, s.policy, c.prior_source, q.propensity,
-           ntile(4) OVER (PARTITION BY c.run_date, c.surface, c.arm
-                          ORDER BY c.reward, c.user_id, c.cluster_id) AS reward_quarter
+           quarter_of(c.reward, t.cuts) AS reward_quarter
     FROM CLUSTER_REWARDS_ALL AS c
     JOIN served AS s USING (run_date, user_id, surface)
+    JOIN quartiles AS t ON t.run_date = c.run_date AND t.surface = c.surface AND t.arm = c.arm
     LEFT JOIN QUERIES AS q USING (run_date, user_id, surface, cluster_id)),
 groups AS (
     SELECT run_date, surface, arm, policy, prior_source, reward_quarter,
@@ -195,7 +196,7 @@ groups AS (
     FROM interests GROUP BY ALL)
 SELECT *, (stand_for - clusters) / nullif(standard_error, 0) AS z FROM groups;
 COMMENT ON VIEW draw_check IS 'do draws come as often as their propensities say: by night, policy and kind of interest, the interests there are against those that the draws stand for';
-COMMENT ON COLUMN draw_check.reward_quarter IS '1: the quarter of the night''s interests with the lowest rewards';
+COMMENT ON COLUMN draw_check.reward_quarter IS '1: up to the first quartile of the night''s rewards there; equal rewards lie together';
 COMMENT ON COLUMN draw_check.stand_for IS 'sum of 1 / propensity over the drawn: its expectation is clusters';
 COMMENT ON COLUMN draw_check.standard_error IS 'of stand_for, as if draws were independent, which overstates it';
 COMMENT ON COLUMN draw_check.z IS 'within some 3 of 0; null where every propensity is 1 or nothing was drawn';

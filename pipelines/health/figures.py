@@ -23,7 +23,7 @@ from pipelines.health.records import Figure, Health, read_health, write_health
 from pipelines.store.manifests import Manifest, StoredFile
 from pipelines.store.tables import concat, read_bucket, read_files
 from pipelines.store.warehouse import Warehouse
-from profiling.decay import DAY_US, HOUR_US
+from profiling.decay import DAY_US
 
 ROWS = 1_000_000  # of the tables of `COUNTED`, that are looked at
 COUNTED = ("CLUSTER_REWARDS", "OUTCOMES", "QUERIES")
@@ -171,9 +171,7 @@ def _dated(table: pa.Table, date: dt.date) -> pa.Table:
 
 def _reach_us(manifest: Manifest) -> int:
     """How long before a cut-off the draws were made that close by it, as the night itself reads."""
-    outcomes = manifest.config["outcomes"]
-    hours = outcomes["window_hours"] + outcomes["lateness_hours"]
-    return round(hours * HOUR_US) + (manifest.config["draw_days"] + 2) * DAY_US
+    return manifest.horizon_us + int(manifest.config["draw_days"] + 2) * DAY_US
 
 
 def _sample(manifest: Manifest, rows: int) -> tuple[list[int], float]:

@@ -17,7 +17,7 @@ from pipelines.config import config_from_manifest
 from pipelines.store.manifests import Manifest, StoredFile
 from pipelines.store.tables import read_bucket
 from pipelines.store.warehouse import Warehouse
-from profiling.decay import DAY_US, HOUR_US
+from profiling.decay import DAY_US
 from selection.off_policy import LoggedNight, UserSums, add_users, sum_log
 from selection.policies import SelectionConfig
 
@@ -202,9 +202,7 @@ def _with_draws(nights: list[Manifest], head: Manifest) -> tuple[list[Manifest],
 
 def _ended(manifest: Manifest, head: Manifest) -> bool:
     """Whether the day that the night's draws were for, and the horizon after it, are over."""
-    outcomes = head.config["outcomes"]
-    hours = outcomes["window_hours"] + outcomes["lateness_hours"]
-    return manifest.cutoff + DAY_US + round(hours * HOUR_US) <= head.cutoff
+    return manifest.cutoff + DAY_US + head.horizon_us <= head.cutoff
 
 
 def _changes(nights: list[Manifest]) -> list[str]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from profiling.decay import HOUR_US
+
 FORMAT = 1  # of the warehouse's layout; a reader refuses any other
 
 
@@ -119,6 +121,12 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     retrieval: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def horizon_us(self) -> int:
+        """How long after an impression, or the end of a draw's day, it closes, by its config."""
+        outcomes = self.config["outcomes"]
+        return round((outcomes["window_hours"] + outcomes["lateness_hours"]) * HOUR_US)
 
 
 def to_json(record: Any) -> bytes:

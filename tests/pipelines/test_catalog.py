@@ -30,7 +30,7 @@ CONFIG = {
         {"name": 'it\'s "hate"', "value": -1.0, "positive": False},
     ],
     "rewards": {"half_life_days": HALF_LIFE},
-    "outcomes": {"value_low": -1.0, "value_high": 1.0},
+    "outcomes": {"value_low": -1.0, "value_high": 1.0, "window_hours": 24.0, "lateness_hours": 0.0},
 }
 
 
@@ -65,7 +65,7 @@ def interest(user: int, cluster: int, items: list[int], lineage="born", came_fro
     return {
         "user_id": user, "cluster_id": cluster, "item_ids": items, "medoid_item_id": items[0],
         "n_items": len(items), "lineage": lineage, "from_cluster_ids": list(came_from),
-        "action_counts": [len(items), 0, 0], "n_born": 3,
+        "action_counts": [len(items), 0, 0], "n_born": 3, "first_at": end_of(D1) - 2 * DAY_US,
     }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ NIGHTS = {
             standing(7, 2, 12),
             standing(8, 1, 13),
         ],
-        "QUERIES": [draw(D1, 7, 1, 10, 101, 0.5)],
+        "QUERIES": [draw(D1, 7, 1, 10, 101, 0.5) | {"reward": 0.2, "prior_source": "observed"}],
         "OPEN": [{"impression_id": i, "user_id": 7, "item_id": 13} for i in (1, 2)],
     },
     D2: {
@@ -130,7 +130,10 @@ NIGHTS = {
             interest(8, 1, [13]),
         ],
         "CLUSTER_REWARDS": [
-            standing(7, 1, 10, reward=0.3, prior_source="observed", weight=2.0, importance=3.0),
+            standing(
+                *(7, 1, 10), reward=0.3, prior_source="observed", weight=2.0, importance=3.0,
+                last_chance=D2,
+            ),
             standing(7, 3, 11),
             standing(8, 1, 13),
         ],
@@ -366,7 +369,7 @@ def test_history_shows_what_each_night_closed(ask):
 def test_who_never_had_a_chance_and_since_when(ask):
     (row,) = ask("FROM never_had_a_chance")
     assert (row["user_id"], row["cluster_id"], row["title"]) == (8, 1, "Chair")
-    assert (row["since"], row["nights"]) == ("2024-01-01", 3)
+    assert row["first_at"].startswith("2023-12-31")
     # On the first night cluster 2 had none either; an interest drawn tonight has one.
     first = ask("SELECT user_id, cluster_id FROM never_had_a_chance ORDER BY 1", D1)
     assert first == [{"user_id": 7, "cluster_id": 2}, {"user_id": 8, "cluster_id": 1}]
@@ -389,9 +392,10 @@ def test_draws_against_their_probabilities(ask):
     )
     # User 8 was not drawn for at all, so is not asked about.
     assert [(r["clusters"], r["draws"], r["stand_for"]) for r in found] == [
-        (1, 0, 0.0),
-        (1, 1, 2.0),
+        (1, 0, 0.0),  # up to the first quartile
+        (1, 1, 2.0),  # between the median and the third
     ]
+    assert [r["reward_quarter"] for r in found] == [1, 3]
     assert found[1]["standard_error"] == pytest.approx(math.sqrt(0.5 / 0.5**2))
     assert found[1]["z"] == pytest.approx((1 / 0.5 - 1) / math.sqrt(0.5 / 0.5**2))
     (bin_,) = ask("SELECT * FROM draw_bins WHERE run_date = DATE '2024-01-02'")

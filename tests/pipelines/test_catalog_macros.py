@@ -59,8 +59,8 @@ def test_starved_counts_the_nights_since_the_last_chance(ask):
     found = {(r["user_id"], r["cluster_id"]): r for r in ask("FROM starved(0)")}
     waiting = {key: (r["nights_waiting"], r["last_chance"]) for key, r in found.items()}
     assert waiting == {
-        (7, 1): (1, "2024-01-02"),  # drawn on the first night, credited on the second
-        (7, 3): (1, "2024-01-02"),
+        (7, 1): (1, "2024-01-02"),  # the day that the first night's draw was for
+        (7, 3): (0, "2024-01-03"),  # the second night's draw has not closed
         (8, 1): (3, None),
     }
     assert [(r["user_id"], r["title"]) for r in ask("FROM starved(2)")] == [(8, "Chair")]

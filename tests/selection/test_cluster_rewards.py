@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -137,7 +138,8 @@ def test_an_old_record_fades_to_the_prior_and_its_posterior_to_that_of_none() ->
     assert last is not None
     assert last["reward"] == pytest.approx(none["reward"], rel=0.1)
     gone = roll_up(record, profiles, now=NOW + 40 * HALF_LIFE_US).to_pylist()[0]
-    assert gone == none  # below prune_below there is no record
+    # Below prune_below there is no record; when it was shown last stays known.
+    assert gone == none | {"last_chance": last["last_chance"]}
 
 
 def test_rates_are_in_value_units_also_below_zero() -> None:
@@ -216,6 +218,20 @@ def test_threshold_is_included_and_ties_go_to_the_smaller_cluster() -> None:
     assert floats(got, "w").tolist() == [1.0, 0.0]
 
 
+def test_the_last_chance_is_a_day() -> None:
+    midnight = 100 * DAY_US
+    rewards = reward_rows(
+        [
+            {"query_id": 10, "as_of": midnight, "last_at": midnight},  # shown at midnight
+            {"query_id": 20, "as_of": midnight, "last_at": None},  # a draw of the day before
+        ]
+    )
+    one, two, three = roll_up(rewards, clusters(3)).to_pylist()
+    assert one["last_chance"] == date(1970, 1, 1) + timedelta(days=100)
+    assert two["last_chance"] == date(1970, 1, 1) + timedelta(days=99)
+    assert three["last_chance"] is None
+
+
 def test_surfaces_learn_apart() -> None:
     rewards = reward_rows(
         [{"n": 2}, {"n": 5, "surface": "related"}, {"n": 9, "surface": "elsewhere"}]
@@ -231,10 +247,10 @@ def test_surfaces_learn_apart() -> None:
 def slow_tallies(
     rewards: pa.Table, profiles: pa.Table, items: Items, surfaces: list[str]
 ) -> dict[tuple[int, str, int], dict[str, float]]:
-    """The definition, record by record."""
+    """The definition, record by record; `last_chance` in days since 1970, -1 for none."""
     vectors = dict(zip(items.ids.tolist(), items.vectors.astype(float), strict=True))
     own = {
-        (p["user_id"], s, p["cluster_id"]): dict.fromkeys(SUMS, 0.0)
+        (p["user_id"], s, p["cluster_id"]): dict.fromkeys(SUMS, 0.0) | {"last_chance": -1}
         for p in profiles.to_pylist()
         for s in surfaces
     }
@@ -252,6 +268,9 @@ def slow_tallies(
         decay = 2.0 ** (-(NOW - as_of) / HALF_LIFE_US)
         for s in SUMS:
             row[s] += r[s] * decay ** (2 if s.startswith("w2") else 1)
+        shown = r["last_at"] is not None and r["last_at"].timestamp() * 1e6 == as_of
+        day = (as_of if shown else as_of - 1) // DAY_US  # a draw closes as its day ends
+        row["last_chance"] = max(row["last_chance"], day)
     return own
 
 
@@ -273,7 +292,10 @@ def random_bucket(rng: np.random.Generator) -> tuple[pa.Table, pa.Table, Items]:
                     "as_of": NOW - int(rng.integers(0, 90 * DAY_US)),
                 }
             )  # fmt: skip
-            records[-1] |= {"wins": int(rng.integers(0, records[-1]["n"] + 1)), "draw_w": 1.5}
+            at, n = records[-1]["as_of"], records[-1]["n"]
+            at = records[-1]["as_of"] = at // DAY_US * DAY_US if rng.random() < 0.5 else at
+            last = [at, at - DAY_US][rng.integers(2)]
+            records[-1] |= {"wins": int(rng.integers(0, n + 1)), "draw_w": 1.5, "last_at": last}
     rewards = reward_rows(records).sort_by([(c, "ascending") for c in REWARDS.key])
     return rewards, profile_rows(profiles), items
 
@@ -288,6 +310,8 @@ def test_tallies_equal_the_slow_twin(seed: int) -> None:
     assert keys == sorted(slow)
     for s in SUMS:
         np.testing.assert_allclose(floats(got, s), [slow[k][s] for k in keys], rtol=1e-9)
+    days = got["last_chance"].cast(pa.int32()).fill_null(-1).to_pylist()
+    assert days == [slow[k]["last_chance"] for k in keys]
 
 
 @settings(max_examples=10, deadline=None)

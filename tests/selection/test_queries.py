@@ -38,7 +38,11 @@ def world(n_users=60, arms=("",), surfaces=("home", "related"), seed=0):
     group = np.repeat(np.arange(sizes.size), sizes.ravel())
     user = group // len(surfaces)
     n = len(group)
-    columns = {c.name: rng.random(n) for c in CLUSTER_REWARDS.columns}
+    columns = {
+        c.name: rng.random(n)
+        for c in CLUSTER_REWARDS.columns
+        if c.name not in CLUSTER_REWARDS.lifts
+    }
     columns |= {
         "user_id": users[user],
         "surface": [surfaces[g % len(surfaces)] for g in group],
@@ -47,7 +51,7 @@ def world(n_users=60, arms=("",), surfaces=("home", "related"), seed=0):
         "query_type": ["item"] * n,
         "query_id": rng.integers(0, 1001, n) * 3,  # 3000 is not in the catalogue
         "actions": rng.integers(0, 9, n),
-        "prior_source": ["observed"] * n,
+        "prior_source": np.array(["observed", "user average"])[rng.integers(0, 2, n)].tolist(),
         "posterior_a": rng.random(n) + 0.1,
         "posterior_b": rng.random(n) * 20 + 0.1,
         "reward_per_draw": pa.array(rng.random(n), mask=rng.random(n) < 0.5),
@@ -71,7 +75,8 @@ def test_queries_by_columns():
         assert q["slot"] == len(group)
         group.append(q)
         assert (q["run_date"], q["serve_date"]) == (NIGHT, date(2024, 3, 2))
-        assert (q["query_type"], q["query_id"]) == ("item", source["query_id"])
+        for column in ("query_type", "query_id", "reward", "prior_source"):
+            assert q[column] == source[column]
         assert q["policy"] == policy_version(ARMS[""])
         place = q["query_id"] // 3
         topics = [2 * place % 17, (2 * place + 1) % 17] if place < 1000 else []
