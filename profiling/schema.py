@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 TIMESTAMP = pa.timestamp("us", "UTC")
 IntArray = npt.NDArray[np.int64]
@@ -135,7 +134,7 @@ class TableSchema:
         if array.type != column.type:
             array = _cast(array, column, place)
         if not column.nullable and array.null_count:
-            row = int(np.flatnonzero(pc.is_null(array).to_numpy())[0])
+            row = int(np.flatnonzero(array.is_null().to_numpy())[0])
             raise ValueError(
                 f"{place}, row {row}: {column.name} is null; it must be {column.meaning}."
             )
@@ -210,7 +209,7 @@ def sort_rows(table: pa.Table, key: tuple[str, ...]) -> pa.Table:
     """Rows in key order: steps sort before they add, so sums are the same on any runner."""
     if table.num_rows < 2:
         return table
-    return table.take(pc.sort_indices(table, [(k, "ascending") for k in key]))
+    return table.sort_by([(k, "ascending") for k in key])
 
 
 def group_offsets(sorted_keys: npt.NDArray[Any]) -> IntArray:

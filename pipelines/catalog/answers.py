@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _WIDEST = 60  # characters of a cell in a table; the last column is never cut
 
@@ -45,7 +44,7 @@ def plain(array: pa.Array) -> list[Any]:
     if pa.types.is_map(type_):
         return _maps(array)
     if _is_list(type_):
-        return _cut_up(plain(array.flatten()), pc.list_value_length(array).to_pylist())
+        return _cut_up(plain(array.flatten()), array.value_lengths().to_pylist())
     if pa.types.is_struct(type_):
         return _structs(array)
     if pa.types.is_timestamp(type_):

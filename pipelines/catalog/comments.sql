@@ -118,6 +118,10 @@ COMMENT ON COLUMN exposures_accounted.rejected IS 'rows that nights refused';
 COMMENT ON COLUMN exposures_accounted.duplicates IS 'rows that came again';
 COMMENT ON COLUMN exposures_accounted.difference IS '0 where nothing is lost';
 
+COMMENT ON COLUMN importance_totals.user_id IS 'whose';
+COMMENT ON COLUMN importance_totals.surface IS 'where: home, related, ...';
+COMMENT ON COLUMN importance_totals.importance IS 'their sum';
+
 COMMENT ON COLUMN never_had_a_chance.user_id IS 'whose, or for whom';
 COMMENT ON COLUMN never_had_a_chance.surface IS 'where: home, related, ...';
 COMMENT ON COLUMN never_had_a_chance.cluster_id IS 'the interest';

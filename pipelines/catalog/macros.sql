@@ -70,21 +70,30 @@ COMMENT ON MACRO TABLE lineage IS 'lineage(user_id, cluster_id): the interest on
 
 CREATE OR REPLACE MACRO starved(least_nights) AS TABLE
 WITH dates AS (SELECT DISTINCT run_date FROM nights WHERE kind <> 'bootstrap'),
-chances AS (
-    SELECT c.*, greatest(c.last_chance, o.day) AS latest_chance,
-           coalesce(latest_chance, (c.first_at AT TIME ZONE 'UTC')::DATE - 1) AS waits_since
-    FROM cluster_rewards_now AS c
-    LEFT JOIN open_chances AS o
-           ON o.user_id = c.user_id AND o.surface = c.surface AND o.cluster_id = c.cluster_id),
-waits AS (
+ends AS (SELECT min(run_date) - 1 AS before, max(run_date) AS last FROM dates),
+waits AS (  -- how many nights came after each day
     SELECT x.day, count(d.run_date) AS nights_waiting
-    FROM (SELECT DISTINCT waits_since AS day FROM chances) AS x
-    LEFT JOIN dates AS d ON d.run_date > x.day GROUP BY ALL)
-SELECT c.user_id, c.surface, c.cluster_id, c.title, w.nights_waiting, c.latest_chance AS last_chance,
-       c.first_at, c.reward, c.prior_source, c.importance_share, c.n_items, c.arm
-FROM chances AS c JOIN waits AS w ON w.day = c.waits_since
-WHERE w.nights_waiting >= least_nights
-ORDER BY w.nights_waiting DESC, c.importance_share DESC, c.user_id, c.surface, c.cluster_id;
+    FROM (SELECT unnest(range(before, last + 1, INTERVAL 1 DAY))::DATE AS day FROM ends) AS x
+    LEFT JOIN dates AS d ON d.run_date > x.day GROUP BY ALL),
+standing AS (
+    SELECT c.*, p.n_items, p.first_at, greatest(c.last_chance, o.day) AS latest_chance,
+           coalesce(latest_chance, (p.first_at AT TIME ZONE 'UTC')::DATE - 1) AS waits_since
+    FROM CLUSTER_REWARDS AS c
+    LEFT JOIN open_chances AS o
+           ON o.user_id = c.user_id AND o.surface = c.surface AND o.cluster_id = c.cluster_id
+    JOIN PROFILES AS p ON p.user_id = c.user_id AND p.cluster_id = c.cluster_id),
+waiting AS (
+    SELECT s.*, w.nights_waiting
+    FROM standing AS s CROSS JOIN ends AS e
+    JOIN waits AS w ON w.day = least(greatest(s.waits_since, e.before), e.last)
+    WHERE w.nights_waiting >= least_nights)
+SELECT c.user_id, c.surface, c.cluster_id, i.title, c.nights_waiting, c.latest_chance AS last_chance,
+       c.first_at, c.reward, c.prior_source, c.importance / t.importance AS importance_share,
+       c.n_items, c.arm
+FROM waiting AS c
+JOIN importance_totals AS t ON t.user_id = c.user_id AND t.surface = c.surface
+LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END
+ORDER BY c.nights_waiting DESC, importance_share DESC, c.user_id, c.surface, c.cluster_id;
 COMMENT ON MACRO TABLE starved IS 'starved(nights): interests of tonight that wait for a chance since so many nights; last_chance is the last day on which something of it was shown, or that a draw of it was for (one that the user did not come for is none); null: never, and it waits since its first engagement';
 
 

@@ -8,9 +8,9 @@ out, so looking for words can only find too much. What asks for the catalogue it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from pipelines.catalog.sql_text import identifier, quote
 
@@ -34,20 +34,33 @@ class Piece:
 
     Attributes:
         name: As a statement would name it.
-        make: SQL that makes it.
-        comments: SQL that says what it and its columns mean.
+        write: Gives the SQL that makes it, and that which says what it and its columns mean. It is
+            called when that is first needed: most statements need few pieces.
         alone: Whether it stands on no other piece.
     """
 
     name: str
-    make: str
-    comments: str = ""
+    write: Callable[[], tuple[str, str]]
     alone: bool = False
+
+    @cached_property
+    def _written(self) -> tuple[str, str]:
+        return self.write()
+
+    @property
+    def make(self) -> str:
+        """SQL that makes it."""
+        return self._written[0]
+
+    @property
+    def comments(self) -> str:
+        """SQL that says what it and its columns mean, for clients and `catalogue`."""
+        return self._written[1]
 
     @property
     def sql(self) -> str:
         """All of it."""
-        return f"{self.make}\n{self.comments}" if self.comments else self.make
+        return "\n".join(text for text in self._written if text)
 
     @cached_property
     def stands_on(self) -> frozenset[str]:
@@ -67,9 +80,12 @@ def template_pieces(text: str) -> list[Piece]:
         body = re.sub(r"\n\n+--.*\Z", "", text[start:stop], flags=re.S).rstrip()
         kept.setdefault(found["name"] or found["on"], []).append(body)
     return [
-        Piece(name, "\n".join(made), "\n".join(comments.get(name, ())))
-        for name, made in makes.items()
+        Piece(name, partial(_joined, made, comments.get(name, ()))) for name, made in makes.items()
     ]
+
+
+def _joined(made: Sequence[str], comments: Sequence[str]) -> tuple[str, str]:
+    return "\n".join(made), "\n".join(comments)
 
 
 def comment_sql(kind: str, name: str, meaning: str, columns: Mapping[str, str]) -> str:

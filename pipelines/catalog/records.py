@@ -53,9 +53,12 @@ def record_tables(
 
 
 def _table(name: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> Piece:
-    meaning, told = MEANINGS[name]
-    comments = comment_sql("TABLE", name, meaning, dict(zip(columns, told, strict=True)))
-    return Piece(name, table_sql(name, columns, rows), comments, alone=True)
+    def write() -> tuple[str, str]:
+        meaning, told = MEANINGS[name]
+        comments = comment_sql("TABLE", name, meaning, dict(zip(columns, told, strict=True)))
+        return table_sql(name, columns, rows), comments
+
+    return Piece(name, write, alone=True)
 
 
 def _settings(last: Manifest | None, config: Mapping[str, Any]) -> Piece:
@@ -79,7 +82,7 @@ def _settings(last: Manifest | None, config: Mapping[str, Any]) -> Piece:
         outcomes.get("value_low"),
         outcomes.get("value_high"),
         [a["name"] for a in config.get("actions", ())],
-        _first_open(last) if last else None,
+        _first_open(last) if last and outcomes else None,
     )
     return _table("settings", columns, [row])
 

@@ -27,6 +27,7 @@ class CatalogSession:
         """Over the pieces of the catalogue of the warehouse at `root`."""
         self.pieces = pieces
         self._made: set[int] = set()
+        self._whole = False
         self._connection = duckdb.connect()
         try:
             # Names in a statement are names of the catalogue, never Python variables of ours.
@@ -81,23 +82,33 @@ class CatalogSession:
     def _ask(self, statement: str) -> pa.Table:
         few = needed(self.pieces, statement)
         try:
-            self.make(self.pieces if few is None else few)
+            if few is None:
+                self.make_all()
+            else:
+                self.make(few)
             try:
                 return self._rows(statement)
             except (duckdb.CatalogException, duckdb.BinderException):
-                if len(self._made) == len(self.pieces):
+                if self._whole:
                     raise
-            self.make(self.pieces)
+            self.make_all()
             return self._rows(statement)
         except duckdb.Error as error:
             raise ValueError(f"{error}\n{_hint(error, statement)}") from error
 
     def make(self, pieces: Sequence[Piece]) -> None:
-        """Make those pieces that are not there yet, in their order."""
+        """Make those pieces that are not there yet, in their order, without their comments."""
         missing = [piece for piece in pieces if id(piece) not in self._made]
         if missing:
-            self._connection.execute("\n".join(piece.sql for piece in missing))
+            self._connection.execute("\n".join(piece.make for piece in missing))
             self._made.update(map(id, missing))
+
+    def make_all(self) -> None:
+        """Make the whole catalogue, comments too."""
+        if not self._whole:
+            self.make(self.pieces)
+            self._connection.execute("\n".join(piece.comments for piece in self.pieces))
+            self._whole = True
 
     def _rows(self, statement: str) -> pa.Table:
         parsed = self._connection.extract_statements(statement)[0]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,34 +207,39 @@ def _views(
             for landing in landings
         ]
 
+    def view(name: str, table: str, *groups: _Files, **how: Any) -> Piece:
+        return Piece(name, partial(_view, name, table, groups, **how), alone=True)
+
     tables = manifest.tables if manifest else {}
     catalogue = manifest.catalogue if manifest else warehouse.catalogue()
-    night = {"run_date": "DATE"}
-    sql = [_view(name, name, [_Files(paths(tables.get(name, ())))]) for name in STATE_TABLES]
+    night, landing = {"run_date": "DATE"}, {"landing": "INTEGER"}
+    found = [view(name, name, _Files(paths(tables.get(name, ())))) for name in STATE_TABLES]
     for name in HISTORY_TABLES:
         nights = [_Files(paths(m.tables.get(name, ())), {"run_date": m.date}) for m in chain]
-        sql.append(_view(f"{name}_ALL", name, nights, night))
+        found.append(view(f"{name}_ALL", name, *nights, added=night))
     for name in NIGHT_TABLES:
         nights = [_Files(paths(f), {"run_date": m.date}) for m, f in chain_files(chain, name)]
         if name == "REJECTED":  # by imports too, which have no run_date
             nights = [_Files(n.paths, {**_NOWHERE, **n.added}) for n in [*landed(name), *nights]]
-            sql.append(_view(name, name, nights, {"landing": "INTEGER"} | night))
+            found.append(view(name, name, *nights, added=landing | night))
         else:
-            sql.append(_view(name, name, nights, night))
-    sql += [_view(name, name, landed(name), {"landing": "INTEGER"}) for name in LANDED_TABLES]
-    sql.append(_view("KEYS", "KEYS", landed("KEYS"), distinct=True))
-    sql += [_catalogue_view(n, paths(catalogue.get(n, ()))) for n in ("ITEMS", "TOPICS")]
-    return sql
+            found.append(view(name, name, *nights, added=night))
+    found += [view(name, name, *landed(name), added=landing) for name in LANDED_TABLES]
+    found.append(view("KEYS", "KEYS", *landed("KEYS"), distinct=True))
+    for name in ("ITEMS", "TOPICS"):
+        latest = partial(_catalogue_view, name, paths(catalogue.get(name, ())))
+        found.append(Piece(name, latest, alone=True))
+    return found
 
 
 def _view(
     view: str,
     table: str,
     groups: Iterable[_Files],
-    added: Mapping[str, str] | None = None,
     *,
+    added: Mapping[str, str] | None = None,
     distinct: bool = False,
-) -> Piece:
+) -> tuple[str, str]:
     """CREATE VIEW over the union of `groups`; `added` columns come first, with their SQL types."""
     schema = SCHEMAS[table]
     # OUTCOMES, QUERIES and FEED carry their run_date themselves.
@@ -247,10 +253,10 @@ def _view(
     body = "\nUNION ALL ".join(selects) or _empty(schema, nulls)
     if distinct:
         body = f"SELECT DISTINCT * FROM ({body})"
-    return _piece(view, body, schema, more)
+    return _create(view, body), _comments(view, schema, more)
 
 
-def _catalogue_view(name: str, paths: Sequence[str]) -> Piece:
+def _catalogue_view(name: str, paths: Sequence[str]) -> tuple[str, str]:
     """ITEMS or TOPICS: of one id, the row that landed last holds."""
     schema = SCHEMAS[name]
     columns = ", ".join(identifier(c) for c in schema.names)
@@ -264,12 +270,11 @@ def _catalogue_view(name: str, paths: Sequence[str]) -> Piece:
     body = _empty(schema, [])
     if selects:
         body = f"SELECT {columns} FROM ({' UNION ALL '.join(selects)}) {last}"
-    return _piece(name, body, schema, {})
+    return _create(name, body), _comments(name, schema, {})
 
 
-def _piece(view: str, body: str, schema: TableSchema, added: Mapping[str, str]) -> Piece:
-    make = f"CREATE OR REPLACE VIEW {identifier(view)} AS {body};"
-    return Piece(view, make, _comments(view, schema, added), alone=True)
+def _create(view: str, body: str) -> str:
+    return f"CREATE OR REPLACE VIEW {identifier(view)} AS {body};"
 
 
 def _scan(paths: Sequence[str]) -> str:

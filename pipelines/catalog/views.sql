@@ -45,16 +45,21 @@ COMMENT ON COLUMN rewards_now.age_days IS 'days from the latest event to the cut
 
 -- Every user's interests tonight, with what was drawn.
 
+CREATE OR REPLACE VIEW importance_totals AS
+SELECT user_id, surface, sum(importance) AS importance FROM CLUSTER_REWARDS GROUP BY ALL;
+COMMENT ON VIEW importance_totals IS 'importance of all interests of a user on a surface, tonight: what the share of one is of';
+
 CREATE OR REPLACE VIEW cluster_rewards_now AS
 SELECT c.user_id, c.surface, c.cluster_id, i.title, c.arm, c.reward, c.low, c.high, c.raw_rate,
        c.prior_source, c.prior_mean, c.prior_strength, c.weight, c.effective_n, c.draws,
        c.reward_per_draw, c.last_chance, c.actions, c.importance,
-       c.importance / sum(c.importance) OVER (PARTITION BY c.user_id, c.surface) AS importance_share,
+       c.importance / t.importance AS importance_share,
        q.draw_id IS NOT NULL AS drawn, q.slot, q.propensity, q.weight AS selection_weight,
        p.n_items, p.lineage, p.from_cluster_ids, p.first_at, p.last_at,
        c.query_type, c.query_id, c.posterior_a, c.posterior_b
 FROM CLUSTER_REWARDS AS c
-LEFT JOIN PROFILES AS p USING (user_id, cluster_id)
+JOIN importance_totals AS t ON t.user_id = c.user_id AND t.surface = c.surface
+LEFT JOIN PROFILES AS p ON p.user_id = c.user_id AND p.cluster_id = c.cluster_id
 LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END
 LEFT JOIN (SELECT * FROM QUERIES WHERE run_date = (SELECT run_date FROM settings)) AS q
        ON q.user_id = c.user_id AND q.surface = c.surface AND q.cluster_id = c.cluster_id;
@@ -131,11 +136,16 @@ COMMENT ON VIEW open_chances IS 'interests with a draw that has not closed, toni
 COMMENT ON COLUMN open_chances.day IS 'the last day that such a draw is for';
 
 CREATE OR REPLACE VIEW never_had_a_chance AS
-SELECT c.user_id, c.surface, c.cluster_id, c.title, c.first_at, c.last_at, c.reward, c.prior_source,
-       c.importance, c.importance_share, c.actions, c.n_items, c.arm
-FROM cluster_rewards_now AS c
-ANTI JOIN open_chances AS o USING (user_id, surface, cluster_id)
-WHERE c.weight = 0 AND c.draws = 0;
+WITH unasked AS (
+    SELECT c.* FROM CLUSTER_REWARDS AS c
+    ANTI JOIN open_chances AS o USING (user_id, surface, cluster_id)
+    WHERE c.weight = 0 AND c.draws = 0)
+SELECT c.user_id, c.surface, c.cluster_id, i.title, p.first_at, p.last_at, c.reward, c.prior_source,
+       c.importance, c.importance / t.importance AS importance_share, c.actions, p.n_items, c.arm
+FROM unasked AS c
+JOIN importance_totals AS t ON t.user_id = c.user_id AND t.surface = c.surface
+LEFT JOIN PROFILES AS p ON p.user_id = c.user_id AND p.cluster_id = c.cluster_id
+LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END;
 COMMENT ON VIEW never_had_a_chance IS 'interests of which nothing was ever shown on the surface, nor drawn for a day on which the user came; tonight''s draws count too';
 
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.store.manifests import (
     FORMAT,
@@ -41,6 +40,7 @@ from pipelines.store.storage import create_exclusive, exists, join, read_bytes
 from pipelines.store.tables import concat, read_bucket, read_files
 from pipelines.store.taken import Taken, read_taken
 from profiling.hashing import buckets_of
+from profiling.schema import ints
 
 MAX_BUCKETS = 1 << 16
 EVENT_TABLES = ("ENGAGEMENTS", "IMPRESSIONS", "SERVED_DRAWS")  # of the world; nights consume them
@@ -192,7 +192,7 @@ class Warehouse:
         """
         bucket = int(buckets_of(np.array([user], np.int64), self.buckets)[0])
         rows = read_bucket(self.root, name, manifest.tables.get(name, ()), bucket, columns)
-        return rows.filter(pc.equal(rows["user_id"], user))
+        return rows.filter(pa.array(ints(rows, "user_id") == user))
 
     def land(self, landing: Landing) -> Landing:
         """Make an import visible: one atomic create. Its number is given here."""

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from pipelines.catalog.views import query
+from pipelines.catalog.views import query, query_rows
 from pipelines.store.tables import write_table
 from pipelines.store.warehouse import Warehouse
 from tests.pipelines.test_catalog import (
@@ -26,6 +26,7 @@ from tests.pipelines.test_catalog import (
     rows,
     standing,
 )
+from tests.pipelines.test_recipes import make_world
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +195,67 @@ def test_draws_per_request_are_calibrated_like_the_nights(tmp_path):
         parent = warehouse.publish(made, parent and parent.number)
     (row,) = json.loads(query(warehouse, "FROM calibration(1)", warehouse.head(), format="json"))
     assert (row["draws"], row["predicted"], row["came"]) == (1, 0.2, 1.0)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Warehouse:
+    """Five real nights of forty users."""
+    return make_world(tmp_path_factory.mktemp("served") / "w")
+
+
+def test_draws_carry_what_was_thought_of_their_interests(served):
+    asked = """
+        SELECT count(*) AS draws, count(*) FILTER (q.reward = c.reward) AS rewards,
+               count(*) FILTER (q.prior_source = c.prior_source) AS sources
+        FROM QUERIES AS q
+        LEFT JOIN CLUSTER_REWARDS_ALL AS c USING (run_date, user_id, surface, cluster_id)"""
+    (row,) = query_rows(served, asked, served.head()).to_pylist()
+    assert row["draws"] == row["rewards"] == row["sources"] > 100
+
+
+def test_who_is_starved_is_what_the_tables_say_row_by_row(served):
+    """The definition, from OUTCOMES, CLOSED_DRAWS and QUERIES of all nights and their members."""
+    nights = [m for m in served.chain(served.head()) if m.kind != "bootstrap"]
+    last = nights[-1]
+    day = dt.timedelta(days=1)
+
+    def every(name: str) -> list[dict]:
+        return [row for m in nights for row in served.read(name, m).to_pylist()]
+
+    chances: dict[tuple, list[dt.date]] = {}  # by user, surface and query
+    for o in every("OUTCOMES"):
+        if o["query_id"] is not None:
+            key = o["user_id"], o["surface"], o["query_id"]
+            chances.setdefault(key, []).append(o["at"].date())
+    closed = every("CLOSED_DRAWS")
+    for d in closed:
+        if d["state"] != "unserved":
+            key = d["user_id"], d["surface"], d["query_id"]
+            chances.setdefault(key, []).append((d["at"] - day).date())
+    ended = {d["draw_id"] for d in closed}
+    open_draws: dict[tuple, list[dt.date]] = {}  # by user, surface and interest
+    for q in every("QUERIES"):
+        if q["draw_id"] not in ended:
+            key = q["user_id"], q["surface"], q["cluster_id"]
+            open_draws.setdefault(key, []).append(q["serve_date"])
+    profiles = {(p["user_id"], p["cluster_id"]): p for p in served.read("PROFILES").to_pylist()}
+    slow = {}
+    for c in served.read("CLUSTER_REWARDS", last).to_pylist():
+        key = c["user_id"], c["surface"], c["cluster_id"]
+        profile = profiles[c["user_id"], c["cluster_id"]]
+        days = list(open_draws.get(key, []))
+        for item in profile["item_ids"]:
+            days += chances.get((c["user_id"], c["surface"], item), [])
+        latest = max(days, default=None)
+        since = latest or profile["first_at"].date() - day
+        slow[key] = sum(m.date > since for m in nights), latest
+    found = query_rows(served, "FROM starved(0)", served.head()).to_pylist()
+    keys = ("user_id", "surface", "cluster_id")
+    assert slow == {
+        tuple(r[k] for k in keys): (r["nights_waiting"], r["last_chance"]) for r in found
+    }
+    assert len({waits for waits, _ in slow.values()}) > 2
+    never = query_rows(served, "FROM never_had_a_chance", served.head()).to_pylist()
+    assert {tuple(r[k] for k in keys) for r in never} == {
+        k for k, (_, at) in slow.items() if not at
+    }
