@@ -184,7 +184,7 @@ def _sample(manifest: Manifest, rows: int) -> tuple[list[int], float]:
         if chosen and sum(held[b] for b in chosen) + held[bucket] > rows:
             break
         chosen.append(bucket)
-    return chosen, len(chosen) / max(len(held), 1)
+    return chosen, len(chosen) / len(held) if held else 1.0
 
 
 def _rows_by_bucket(files: Iterable[StoredFile]) -> dict[int, int]:

@@ -186,6 +186,13 @@ def test_of_a_large_warehouse_whole_buckets_are_a_sample(served: Served) -> None
     assert sum(f.n for f in some.of("waiting")) == sum(held)
 
 
+def test_of_a_night_without_rows_all_are_looked_at(served: Served) -> None:
+    night = replace(served.nights[0], tables={}, parent=None)
+    found = measure_health(served.warehouse, night)
+    assert found.share == 1.0
+    assert health_lines(found)[0] == "health:"
+
+
 def test_a_record_is_written_once_and_is_a_table_of_the_catalogue(
     served: Served, health: Health, tmp_path: Path
 ) -> None:
