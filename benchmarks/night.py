@@ -229,6 +229,8 @@ def publish_night_0(warehouse: Warehouse, users: int) -> Manifest:
             "policy": pa.repeat("counts/0", len(who)),
             "arm": pa.repeat("", len(who)),
             "conditions": pa.array([[]] * len(who), QUERIES.arrow.field("conditions").type),
+            "reward": np.full(len(who), 0.3),
+            "prior_source": pa.repeat("global average", len(who)),
         }
         writer.write(QUERIES.build(columns), bucket)
     night_0 = Manifest(

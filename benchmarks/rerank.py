@@ -145,9 +145,8 @@ def step_tables(feeds: int, per_feed: int, n_items: int) -> tuple[pa.Table, pa.T
             "condition_matched": np.ones(n, bool),
         }
     )
-    first = [c for c in QUERIES.columns if c.name not in QUERIES.lifts]
     columns = {c.name: pa.nulls(draws, c.type).fill_null(0) if pa.types.is_integer(c.type)
-               else np.ones(draws) for c in first}  # fmt: skip
+               else np.ones(draws) for c in QUERIES.required}  # fmt: skip
     texts = {"surface": "home", "query_type": "item", "policy": "p", "arm": ""}
     columns |= {name: pa.repeat(text, draws) for name, text in texts.items()}
     columns |= {

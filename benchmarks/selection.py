@@ -48,8 +48,7 @@ def world(n_users: int, n_items: int = 20_000) -> tuple[pa.Table, Items]:
         topic_confidences=rng.random(2 * n_items).astype(np.float32),
         created_at=np.zeros(n_items, np.int64),
     )
-    first = [c.name for c in CLUSTER_REWARDS.columns if c.name not in CLUSTER_REWARDS.lifts]
-    columns: dict[str, Any] = dict.fromkeys(first, np.ones(n))
+    columns: dict[str, Any] = {c.name: np.ones(n) for c in CLUSTER_REWARDS.required}
     texts = {"surface": "home", "arm": "", "query_type": "item", "prior_source": "observed"}
     columns |= {name: pa.repeat(pa.scalar(text), n) for name, text in texts.items()}
     columns |= {

@@ -40,6 +40,7 @@ from benchmarks.night import (
     publish_night_0,
     write_log,
 )
+from pipelines.catalog.views import open_session
 from pipelines.health.figures import record_health
 from pipelines.landing import land
 from pipelines.night import RunOptions
@@ -60,6 +61,7 @@ QUESTIONS = [
     "FROM starved(7) LIMIT 20",
     "FROM never_had_a_chance LIMIT 20",
     "FROM propensity_check((SELECT run_date FROM settings))",
+    "SELECT * FROM draw_check WHERE run_date = (SELECT run_date FROM settings)",
 ]
 WHOLE = """\
 import sys
@@ -176,9 +178,13 @@ def main() -> None:
     print(f"{root}, user {user}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'cold':>8}{'cpu':>8}{'warm':>12}{'cpu':>8}{'whole':>12}{'cpu':>8}")
     found = {}
-    for question in QUESTIONS:
-        asked = question.format(user=user)
-        found[question] = told(asked, [*ours, "sql", "-w", root, asked], root, given.runs, asked)
+    asked = {question: question.format(user=user) for question in QUESTIONS}
+    with open_session(warehouse, warehouse.head()) as session:
+        rows = {question: session.ask(sql).num_rows for question, sql in asked.items()}
+    if empty := [sql for question, sql in asked.items() if not rows[question]]:
+        raise SystemExit(f"no rows answer {'; '.join(empty)}: its time would say nothing")
+    for question, sql in asked.items():
+        found[question] = told(sql, [*ours, "sql", "-w", root, sql], root, given.runs, sql)
     page = f"{tempfile.gettempdir()}/sql-bench-{os.getpid()}.html"
     sizes = {}
     for what, options in {
@@ -192,7 +198,8 @@ def main() -> None:
             sizes[what] = Path(page).stat().st_size
     Path(page).unlink()
     line = {"users": given.users, "nights": len(warehouse.chain(warehouse.head())) - 1}
-    line |= {"load": os.getloadavg()[0], "cold_warm_cpu_whole_s": found, "page_bytes": sizes}
+    line |= {"load": os.getloadavg()[0], "rows": rows}
+    line |= {"cold_warm_cpu_whole_s": found, "page_bytes": sizes}
     line["sql_slowest_s"] = [max(found[q][i] for q in QUESTIONS) for i in range(2)]
     print(json.dumps(line))
 

@@ -7,6 +7,7 @@ completion of a name do without.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -74,6 +75,14 @@ BEAM = ("night",)  # commands that hand what they do not know to Beam
 _TO_BEAM = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
+_COLLECTS = gc.get_threshold()
+
+
+def collect_rarely() -> None:
+    """Until a command starts: imports make what stays, and to look through it takes time."""
+    gc.set_threshold(200_000, 20, 20)
+
+
 class LazyGroup(TyperGroup):
     """Commands whose files are imported when they are called."""
 
@@ -117,6 +126,7 @@ class LazyCommand(TyperCommand):
             if given in _of_all(parent):
                 parent.fail(f"{given} goes before the command: queryloop {given} {path} ...")
         made = load(str(self.name), self.place).make_context(info_name, args, parent, **extra)
+        gc.set_threshold(*_COLLECTS)
         tell("started")
         return made
 

@@ -19,7 +19,6 @@ from pipelines.operate.anomalies import ValidationConfig
 from pipelines.store.manifests import Manifest
 from pipelines.yaml_options import ConfigError, load_options, render_options
 from profiling.actions import DEFAULT_ACTIONS, Actions, check_actions
-from profiling.decay import HOUR_US
 from profiling.history import ProfileConfig
 from profiling.options import FORBID_UNKNOWN, check_options, option
 from retrieval.candidates import RetrievalConfig
@@ -104,9 +103,8 @@ class NightConfig:
 
     @property
     def horizon_us(self) -> int:
-        """Window and lateness, microseconds: how long an event may still change something."""
-        hours = self.outcomes.window_hours + self.outcomes.lateness_hours
-        return round(hours * HOUR_US)
+        """How long an event may still change something, microseconds."""
+        return self.outcomes.horizon_us
 
     @property
     def selections(self) -> dict[str, SelectionConfig]:

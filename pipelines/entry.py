@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.commands import COMMANDS, LazyGroup
+from pipelines.commands import COMMANDS, LazyGroup, collect_rarely
 from pipelines.failures import (
     FAULT,
     INTERRUPTED,
@@ -97,6 +96,5 @@ app.callback()(queryloop)
 
 def main() -> None:
     """Run the command line."""
-    # Imports make much that stays; looking through it again and again takes a tenth of a start.
-    gc.set_threshold(200_000, 20, 20)
+    collect_rarely()
     app(prog_name="queryloop")

@@ -66,6 +66,11 @@ class TableSchema:
         """Column names in stored order."""
         return [c.name for c in self.columns]
 
+    @property
+    def required(self) -> list[Column]:
+        """The columns that rows of every version have: those that `build` must be given."""
+        return [c for c in self.columns if c.name not in self.lifts]
+
     def empty(self) -> pa.Table:
         """A table of no rows."""
         return self.arrow.empty_table()
@@ -85,7 +90,7 @@ class TableSchema:
             columns: (n,) arrays by name: NumPy (int64 microseconds for times) or Arrow. One that a
                 later version added may be left out: its default holds.
         """
-        given = [c for c in self.columns if c.name in columns or c.name not in self.lifts]
+        given = [c for c in self.columns if c.name in columns or c in self.required]
         arrays = [_as_arrow(columns[c.name], c.type) for c in given]
         return self.check(pa.table(arrays, names=[c.name for c in given]))
 

@@ -93,6 +93,11 @@ class OutcomeConfig:
         """The lateness in microseconds."""
         return round(self.lateness_hours * HOUR_US)
 
+    @property
+    def horizon_us(self) -> int:
+        """Both: how long an event may still change something."""
+        return self.window_us + self.lateness_us
+
 
 @dataclass(frozen=True)
 class OutcomeInputs:
@@ -184,7 +189,7 @@ def attribute_outcomes(
         closed_draws=close_draws(
             inputs.draws,
             pa.concat_tables([t.select(SHOWN_COLUMNS) for t in (outcomes, inputs.last_outcomes)]),
-            horizon_us=config.window_us + config.lateness_us,
+            horizon_us=config.horizon_us,
             now=now,
             parent_cutoff=parent_cutoff,
         ),

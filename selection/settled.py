@@ -86,8 +86,7 @@ def due_queries(
         now: The cut-off, microseconds.
         parent_cutoff: The cut-off of the night before; None on the first.
     """
-    horizon_us = outcomes.window_us + outcomes.lateness_us
-    needed = closes(served_until(queries), horizon_us, now, parent_cutoff)
+    needed = closes(served_until(queries), outcomes.horizon_us, now, parent_cutoff)
     needed |= of_users(queries, users)
     return queries if needed.all() else queries.filter(pa.array(needed))
 

@@ -196,7 +196,7 @@ CLUSTER_REWARDS = TableSchema(
         Column(
             "last_chance",
             DATE,
-            "last day that a closed draw was for or an impression came on; null: none ever",
+            "last day of an impression or of a closed draw for a user who came; null: none",
             nullable=True,
         ),
     ),

@@ -57,7 +57,7 @@ COMMENT ON COLUMN cluster_rewards_now.prior_mean IS 'what the rate shrinks to, i
 COMMENT ON COLUMN cluster_rewards_now.prior_strength IS 'impressions that the prior is worth';
 COMMENT ON COLUMN cluster_rewards_now.weight IS 'weight of its impressions, aged to the cut-off';
 COMMENT ON COLUMN cluster_rewards_now.effective_n IS 'impressions that the weights are worth (Kish)';
-COMMENT ON COLUMN cluster_rewards_now.last_chance IS 'last day that a closed draw was for or an impression came on; null: none ever; open_chances has the draws since';
+COMMENT ON COLUMN cluster_rewards_now.last_chance IS 'last day of an impression, or of a closed draw for a user who came; null: none on record; open_chances has the draws since';
 COMMENT ON COLUMN cluster_rewards_now.reward_per_draw IS 'shrunk impressions per draw, times the reward';
 COMMENT ON COLUMN cluster_rewards_now.actions IS 'positive engagements in it';
 COMMENT ON COLUMN cluster_rewards_now.importance IS 'time-decayed size';
@@ -121,6 +121,11 @@ COMMENT ON COLUMN exposures_accounted.difference IS '0 where nothing is lost';
 COMMENT ON COLUMN importance_totals.user_id IS 'whose';
 COMMENT ON COLUMN importance_totals.surface IS 'where: home, related, ...';
 COMMENT ON COLUMN importance_totals.importance IS 'their sum';
+
+COMMENT ON COLUMN promised.user_id IS 'for whom';
+COMMENT ON COLUMN promised.surface IS 'where: home, related, ...';
+COMMENT ON COLUMN promised.arm IS 'arm of the experiment, '''' if none';
+COMMENT ON COLUMN promised.draw_id IS 'the draw';
 
 COMMENT ON COLUMN never_had_a_chance.user_id IS 'whose, or for whom';
 COMMENT ON COLUMN never_had_a_chance.surface IS 'where: home, related, ...';

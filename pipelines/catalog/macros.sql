@@ -70,22 +70,23 @@ COMMENT ON MACRO TABLE lineage IS 'lineage(user_id, cluster_id): the interest on
 
 CREATE OR REPLACE MACRO starved(least_nights) AS TABLE
 WITH dates AS (SELECT DISTINCT run_date FROM nights WHERE kind <> 'bootstrap'),
-ends AS (SELECT min(run_date) - 1 AS before, max(run_date) AS last FROM dates),
-waits AS (  -- how many nights came after each day
+ends AS (SELECT min(run_date) AS first, max(run_date) + 1 AS tomorrow FROM dates),
+waits AS (  -- how many nights there were from each day on
     SELECT x.day, count(d.run_date) AS nights_waiting
-    FROM (SELECT unnest(range(before, last + 1, INTERVAL 1 DAY))::DATE AS day FROM ends) AS x
-    LEFT JOIN dates AS d ON d.run_date > x.day GROUP BY ALL),
+    FROM (SELECT unnest(range(first, tomorrow + 1, INTERVAL 1 DAY))::DATE AS day FROM ends) AS x
+    LEFT JOIN dates AS d ON d.run_date >= x.day GROUP BY ALL),
 standing AS (
     SELECT c.*, p.n_items, p.first_at, greatest(c.last_chance, o.day) AS latest_chance,
-           coalesce(latest_chance, (p.first_at AT TIME ZONE 'UTC')::DATE - 1) AS waits_since
+           coalesce(latest_chance, (p.first_at AT TIME ZONE 'UTC')::DATE) AS waits_from
     FROM CLUSTER_REWARDS AS c
     LEFT JOIN open_chances AS o
            ON o.user_id = c.user_id AND o.surface = c.surface AND o.cluster_id = c.cluster_id
-    JOIN PROFILES AS p ON p.user_id = c.user_id AND p.cluster_id = c.cluster_id),
+    JOIN PROFILES AS p ON p.user_id = c.user_id AND p.cluster_id = c.cluster_id
+    WHERE c.last_chance IS NOT NULL OR (c.weight = 0 AND c.draws = 0)),  -- else not written down
 waiting AS (
     SELECT s.*, w.nights_waiting
     FROM standing AS s CROSS JOIN ends AS e
-    JOIN waits AS w ON w.day = least(greatest(s.waits_since, e.before), e.last)
+    JOIN waits AS w ON w.day = least(greatest(s.waits_from, e.first), e.tomorrow)
     WHERE w.nights_waiting >= least_nights)
 SELECT c.user_id, c.surface, c.cluster_id, i.title, c.nights_waiting, c.latest_chance AS last_chance,
        c.first_at, c.reward, c.prior_source, c.importance / t.importance AS importance_share,
@@ -94,7 +95,7 @@ FROM waiting AS c
 JOIN importance_totals AS t ON t.user_id = c.user_id AND t.surface = c.surface
 LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END
 ORDER BY c.nights_waiting DESC, importance_share DESC, c.user_id, c.surface, c.cluster_id;
-COMMENT ON MACRO TABLE starved IS 'starved(nights): interests of tonight that wait for a chance since so many nights; last_chance is the last day on which something of it was shown, or that a draw of it was for (one that the user did not come for is none); null: never, and it waits since its first engagement';
+COMMENT ON MACRO TABLE starved IS 'starved(nights): interests that so many nights, tonight among them, have passed over since they last had a chance; last_chance is the last day on which something of it was shown, or that a draw of it was or is for (once closed, one for a day on which the user did not come is none); null: never, as far back as records reach, and it waits from its first engagement on. Nights of older releases did not write chances down: of these only interests that never had any are told';
 
 
 -- Rates, and arms against each other.
@@ -172,13 +173,6 @@ WITH brought AS (
     SELECT user_id, draw_id, count(*) AS impressions,
            sum(examination * credit) AS n, sum(examination * credit * value) AS y
     FROM OUTCOMES WHERE draw_id <> 0 GROUP BY ALL HAVING sum(examination * credit) > 0),
-promised AS (
-    SELECT user_id, draw_id, reward FROM QUERIES WHERE reward IS NOT NULL
-    UNION ALL
-    SELECT s.user_id, s.draw_id, c.reward
-    FROM SERVED_DRAWS AS s JOIN CLUSTER_REWARDS_ALL AS c
-      ON c.run_date = try_cast(split_part(s.state_version, '/', 1) AS DATE)
-     AND c.user_id = s.user_id AND c.surface = s.surface AND c.cluster_id = s.cluster_id),
 draws_made AS (
     SELECT b.*, p.reward, ntile(bins) OVER (ORDER BY p.reward, b.draw_id) AS bin
     FROM brought AS b JOIN promised AS p ON p.user_id = b.user_id AND p.draw_id = b.draw_id),
@@ -254,9 +248,9 @@ COMMENT ON MACRO TABLE feed_of IS 'feed_of(user_id): the newest feed made for a 
 
 CREATE OR REPLACE MACRO impression_story(which) AS TABLE
 SELECT o."at", o.user_id, o.surface, o.position, o.item_title, o.value, o.actions, o.attribution, o.draw_id,
-       o.query_title, o.cluster_id, o.credit, o.propensity, q.run_date AS drawn_on,
-       q.reward AS reward_then, q.prior_source AS prior_then
+       o.query_title, o.cluster_id, o.credit, o.propensity, p.run_date AS drawn_on,
+       p.reward AS reward_then, p.prior_source AS prior_then
 FROM outcomes_named AS o
-LEFT JOIN QUERIES AS q ON q.user_id = o.user_id AND q.draw_id = o.draw_id
+LEFT JOIN promised AS p ON p.user_id = o.user_id AND p.draw_id = o.draw_id
 WHERE o.impression_id = which ORDER BY o.credit DESC, o.draw_id;
 COMMENT ON MACRO TABLE impression_story IS 'impression_story(impression_id): what the user did with it, the draw that is credited, and what was thought of that interest when it was drawn';

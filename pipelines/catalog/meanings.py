@@ -15,7 +15,7 @@ MEANINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
             "least value of an outcome",
             "greatest value of an outcome",
             "the configured actions; action i is bit i - 1 of a mask",
-            "the first night whose draws have not closed",
+            "draws of nights from this date on have not closed",
         ),
     ),
     "actions": (

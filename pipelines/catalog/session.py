@@ -27,7 +27,7 @@ class CatalogSession:
         """Over the pieces of the catalogue of the warehouse at `root`."""
         self.pieces = pieces
         self._made: set[int] = set()
-        self._whole = False
+        self._told: set[int] = set()
         self._connection = duckdb.connect()
         try:
             # Names in a statement are names of the catalogue, never Python variables of ours.
@@ -89,7 +89,7 @@ class CatalogSession:
             try:
                 return self._rows(statement)
             except (duckdb.CatalogException, duckdb.BinderException):
-                if self._whole:
+                if len(self._told) == len(self.pieces):
                     raise
             self.make_all()
             return self._rows(statement)
@@ -105,10 +105,17 @@ class CatalogSession:
 
     def make_all(self) -> None:
         """Make the whole catalogue, comments too."""
-        if not self._whole:
-            self.make(self.pieces)
-            self._connection.execute("\n".join(piece.comments for piece in self.pieces))
-            self._whole = True
+        earlier = set(self._made)
+        self.make(self.pieces)
+        for piece in self.pieces:
+            if id(piece) in self._told:
+                continue
+            try:
+                self._connection.execute(piece.comments)
+            except (duckdb.CatalogException, duckdb.BinderException):
+                if id(piece) not in earlier:
+                    raise  # else a statement has dropped it, or put something of its own there
+            self._told.add(id(piece))
 
     def _rows(self, statement: str) -> pa.Table:
         parsed = self._connection.extract_statements(statement)[0]

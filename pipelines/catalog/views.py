@@ -19,7 +19,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.catalog.answers import check_format, render
 from pipelines.catalog.duckdb_files import register_files
@@ -29,8 +28,8 @@ from pipelines.catalog.session import CatalogSession
 from pipelines.catalog.sql_text import identifier, quote, sql_type
 from pipelines.health.records import Health, read_health
 from pipelines.store.manifests import Landing, Manifest, StoredFile
-from pipelines.store.storage import is_local, join, open_parquet_source, unique_name
-from pipelines.store.tables import SCHEMAS
+from pipelines.store.storage import is_local, join, unique_name
+from pipelines.store.tables import SCHEMAS, stored_columns
 from pipelines.store.warehouse import STATE_TABLES, Warehouse
 from profiling.schema import TableSchema
 
@@ -302,7 +301,7 @@ def _versions(schema: TableSchema, paths: Sequence[str]) -> list[tuple[list[str]
         return [(list(paths), names)] if paths else []
     found: dict[tuple[str, ...], list[str]] = {}
     for path in paths:
-        stored = set(pq.read_schema(open_parquet_source(path)).names)
+        stored = set(stored_columns(path))
         lifted = tuple(c for c in schema.lifts if c not in stored)
         found.setdefault(lifted, []).append(path)
     types = {c.name: sql_type(c.type) for c in schema.columns}

@@ -122,7 +122,8 @@ COMMENT ON MACRO TABLE reward_history IS 'reward_history(user_id): cluster_histo
 
 -- Who was never asked.
 
--- What is drawn and has not closed is a chance too, of the interest that it was drawn for.
+-- What is drawn and has not closed is a chance too, of the interest that it was drawn for; closed,
+-- it goes to the record of its item, and so to the interest that holds the item tonight.
 CREATE OR REPLACE VIEW open_chances AS
 WITH open_draws AS (
     SELECT q.user_id, q.surface, q.cluster_id, q.serve_date AS day
@@ -132,21 +133,43 @@ WITH open_draws AS (
     FROM SERVED_DRAWS AS s
     WHERE (s."at" AT TIME ZONE 'UTC')::DATE > (SELECT first_open FROM settings))
 SELECT user_id, surface, cluster_id, max(day) AS day FROM open_draws GROUP BY ALL;
-COMMENT ON VIEW open_chances IS 'interests with a draw that has not closed, tonight''s among them';
+COMMENT ON VIEW open_chances IS 'interests with a draw that has not closed, tonight''s among them, under the cluster ids that were drawn';
 COMMENT ON COLUMN open_chances.day IS 'the last day that such a draw is for';
 
 CREATE OR REPLACE VIEW never_had_a_chance AS
 WITH unasked AS (
     SELECT c.* FROM CLUSTER_REWARDS AS c
     ANTI JOIN open_chances AS o USING (user_id, surface, cluster_id)
-    WHERE c.weight = 0 AND c.draws = 0)
+    WHERE c.weight = 0 AND c.draws = 0 AND c.last_chance IS NULL)
 SELECT c.user_id, c.surface, c.cluster_id, i.title, p.first_at, p.last_at, c.reward, c.prior_source,
        c.importance, c.importance / t.importance AS importance_share, c.actions, p.n_items, c.arm
 FROM unasked AS c
 JOIN importance_totals AS t ON t.user_id = c.user_id AND t.surface = c.surface
 LEFT JOIN PROFILES AS p ON p.user_id = c.user_id AND p.cluster_id = c.cluster_id
 LEFT JOIN ITEMS AS i ON i.item_id = CASE WHEN c.query_type = 'item' THEN c.query_id END;
-COMMENT ON VIEW never_had_a_chance IS 'interests of which nothing was ever shown on the surface, nor drawn for a day on which the user came; tonight''s draws count too';
+COMMENT ON VIEW never_had_a_chance IS 'interests of which nothing was shown on the surface, nor drawn for a day on which the user came, as far back as records reach; a draw that has not closed counts as a chance';
+
+
+-- What was thought of the interests that were drawn.
+
+CREATE OR REPLACE VIEW promised AS
+WITH unsaid AS (  -- by releases that did not write it down, and per request
+    SELECT run_date, user_id, surface, cluster_id, arm, draw_id, false AS per_request
+    FROM QUERIES WHERE reward IS NULL
+    UNION ALL
+    SELECT try_cast(split_part(state_version, '/', 1) AS DATE), user_id, surface, cluster_id, arm,
+           draw_id, true
+    FROM SERVED_DRAWS)
+SELECT run_date, user_id, surface, arm, draw_id, false AS per_request, reward, prior_source
+FROM QUERIES WHERE reward IS NOT NULL
+UNION ALL
+SELECT u.run_date, u.user_id, u.surface, u.arm, u.draw_id, u.per_request, c.reward, c.prior_source
+FROM unsaid AS u JOIN CLUSTER_REWARDS_ALL AS c USING (run_date, user_id, surface, cluster_id);
+COMMENT ON VIEW promised IS 'every draw with the reward of its interest when it was drawn; where the draw does not hold it, as the CLUSTER_REWARDS of its night do';
+COMMENT ON COLUMN promised.run_date IS 'the night whose rewards it was drawn from';
+COMMENT ON COLUMN promised.per_request IS 'drawn by the serving system, not by the night';
+COMMENT ON COLUMN promised.reward IS 'value per impression that was expected';
+COMMENT ON COLUMN promised.prior_source IS 'what that leaned on: observed, evidence, user average or global average';
 
 
 -- What the average weight did.
@@ -162,16 +185,17 @@ brought AS (  -- a draw has one row of OUTCOMES an impression
 made AS (
     SELECT q.run_date, q.surface, q.arm, q.prior_source, count(*) AS draws,
            sum(o.impressions) AS impressions, sum(o.worth) AS worth, sum(o.weight) AS weight
-    FROM QUERIES AS q LEFT JOIN brought AS o ON o.draw_id = q.draw_id GROUP BY ALL)
-SELECT run_date, surface, arm, prior_source, t.clusters,
-       t.clusters / sum(t.clusters) OVER night AS share_of_clusters, t.mean_reward,
+    FROM (SELECT * FROM promised WHERE NOT per_request) AS q
+    LEFT JOIN brought AS o ON o.draw_id = q.draw_id GROUP BY ALL)
+SELECT run_date, surface, arm, prior_source, coalesce(t.clusters, 0) AS clusters,
+       coalesce(t.clusters, 0) / sum(t.clusters) OVER night AS share_of_clusters, t.mean_reward,
        coalesce(m.draws, 0) AS draws,
        coalesce(m.draws, 0) / nullif(sum(m.draws) OVER night, 0) AS share_of_draws,
        coalesce(m.impressions, 0)::BIGINT AS impressions, m.worth / nullif(m.weight, 0) AS rate
-FROM there AS t LEFT JOIN made AS m USING (run_date, surface, arm, prior_source)
+FROM there AS t FULL JOIN made AS m USING (run_date, surface, arm, prior_source)
 WINDOW night AS (PARTITION BY run_date, surface, arm);
 COMMENT ON VIEW average_weight IS 'by what a reward leans on (its own record, the user''s average, the global one): how many interests, their mean reward, their share of the draws, and what those draws brought later';
-COMMENT ON COLUMN average_weight.prior_source IS 'observed, evidence, user average or global average, when the draw was made';
+COMMENT ON COLUMN average_weight.prior_source IS 'observed, evidence, user average or global average: of draws when they were made, of interests as the night, or its replay, computed them';
 COMMENT ON COLUMN average_weight.impressions IS 'closed impressions that the night''s draws brought so far';
 COMMENT ON COLUMN average_weight.rate IS 'their mean value: were the interests on the average worth their draws?';
 

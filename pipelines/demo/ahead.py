@@ -77,8 +77,7 @@ def _items() -> Items:
 def _cluster_rewards() -> pa.Table:
     n = USERS * CLUSTERS
     places = np.arange(n)
-    first = [c.name for c in CLUSTER_REWARDS.columns if c.name not in CLUSTER_REWARDS.lifts]
-    columns = dict.fromkeys(first, np.full(n, 0.5))
+    columns = {c.name: np.full(n, 0.5) for c in CLUSTER_REWARDS.required}
     columns |= {
         "user_id": places // CLUSTERS,
         "surface": pa.repeat("home", n),

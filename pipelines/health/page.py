@@ -290,7 +290,10 @@ def _questions(warehouse: Warehouse) -> Section:
             Listing(
                 "Who waits longest", "SELECT * FROM never_had_a_chance ORDER BY first_at LIMIT 20"
             ),
-            Listing("Are draws fair, by kind of interest", "SELECT * FROM draw_check ORDER BY ALL"),
+            Listing(
+                "Are draws fair, by kind of interest",
+                "SELECT * FROM draw_check WHERE run_date = (SELECT run_date FROM settings)",
+            ),
             Listing("All that can be asked", "SELECT * FROM catalogue"),
         ),
     )

@@ -47,7 +47,7 @@ SELECT run_date, surface, arm, count(*) AS interests, count(*) FILTER (waits) AS
        count(*) FILTER (waits AND days > 7) AS over_7_days,
        count(*) FILTER (waits AND days > 28) AS over_28_days
 FROM interests GROUP BY ALL;
-COMMENT ON VIEW health_waiting IS 'interests that nothing was ever shown of, nor drawn tonight: how many, and for how long; never_had_a_chance names them';
+COMMENT ON VIEW health_waiting IS 'interests that nothing was ever shown of, nor drawn tonight: how many, and for how long; never_had_a_chance names those without an open draw';
 COMMENT ON COLUMN health_waiting.run_date IS 'the night';
 COMMENT ON COLUMN health_waiting.surface IS 'where';
 COMMENT ON COLUMN health_waiting.arm IS 'arm of the experiment, empty if none';

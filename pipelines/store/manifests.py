@@ -124,9 +124,9 @@ class Manifest:
 
     @property
     def horizon_us(self) -> int:
-        """How long after an impression, or the end of a draw's day, it closes, by its config."""
-        outcomes = self.config["outcomes"]
-        return round((outcomes["window_hours"] + outcomes["lateness_hours"]) * HOUR_US)
+        """`OutcomeConfig.horizon_us` of the configuration that it ran with."""
+        hours = (self.config["outcomes"][name] for name in ("window_hours", "lateness_hours"))
+        return sum(round(h * HOUR_US) for h in hours)
 
 
 def to_json(record: Any) -> bytes:

@@ -288,6 +288,12 @@ def _checked(table: pa.Table, name: str, path: str, columns: Sequence[str] | Non
     return schema_of(name, table.schema).check(table, path)
 
 
+def stored_columns(path: str) -> list[str]:
+    """The names of a stored file's columns; `path` is absolute or remote."""
+    with _undamaged(path):
+        return list(_footer(path).schema.to_arrow_schema().names)
+
+
 def _parquet(path: str) -> pq.ParquetFile:
     """An open file of its own: two threads reading from one `ParquetFile` can wait for ever."""
     return pq.ParquetFile(open_parquet_source(path), metadata=_footer(path))

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -13,7 +14,14 @@ import pytest
 
 from pipelines.catalog import views as catalog
 from pipelines.catalog.sql_text import identifier, quote
-from pipelines.catalog.views import catalog_sql, chain_files, query, query_rows, write_catalog
+from pipelines.catalog.views import (
+    catalog_sql,
+    chain_files,
+    open_session,
+    query,
+    query_rows,
+    write_catalog,
+)
 from pipelines.landing import land
 from pipelines.store.manifests import LandedGroup, Manifest
 from pipelines.store.tables import SCHEMAS, write_table
@@ -386,6 +394,19 @@ def test_what_the_average_weight_did(ask):
     assert average["mean_reward"] == pytest.approx(0.1)
 
 
+def test_draws_that_do_not_say_what_they_promised_go_by_their_nights_rewards(ask):
+    found = ask("SELECT draw_id, per_request, reward, prior_source FROM promised ORDER BY draw_id")
+    assert [tuple(r.values()) for r in found] == [
+        (101, False, 0.2, "observed"),  # written down
+        (102, False, 0.1, "user average"),  # from CLUSTER_REWARDS of the second night
+    ]
+    (row,) = ask(
+        "SELECT draws, share_of_draws FROM average_weight "
+        "WHERE run_date = DATE '2024-01-02' AND draws > 0"
+    )
+    assert row == {"draws": 1, "share_of_draws": 1.0}
+
+
 def test_draws_against_their_probabilities(ask):
     found = ask(
         "SELECT * FROM draw_check WHERE run_date = DATE '2024-01-01' ORDER BY reward_quarter"
@@ -517,13 +538,20 @@ def test_names_of_python_are_no_names_of_sql(warehouse):
         query(warehouse, "SELECT * FROM manifest", warehouse.head())
 
 
-def test_a_missing_file_is_named(warehouse, tmp_path):
+@pytest.mark.parametrize("table", ["PROFILES", "CLUSTER_REWARDS", "QUERIES"])  # two have grown
+@pytest.mark.parametrize("left", [None, b"PAR1 and then nothing more"])
+def test_a_file_that_is_gone_or_cut_is_named(warehouse, table, left):
     head = warehouse.head()
-    (file,) = head.tables["PROFILES"]
-    gone = replace(head, tables={"PROFILES": (replace(file, path="data/PROFILES/gone.parquet"),)})
-    with pytest.raises(ValueError, match=r"gone\.parquet"):
-        query(warehouse, "SELECT count(*) FROM draws JOIN PROFILES USING (user_id)", gone)
-    assert "1" in query(warehouse, "SELECT 1", gone)  # what does not need it is answered
+    (file,) = head.tables[table]
+    path = f"data/{table}/{'gone' if left is None else 'cut'}.parquet"
+    if left is not None:
+        Path(warehouse.root, path).write_bytes(left)
+    broken = replace(head, parent=None, tables={table: (replace(file, path=path),)})
+    with open_session(warehouse, broken) as session:
+        with pytest.raises(ValueError, match=r"(?s)(gone|cut)\.parquet.*restore") as refused:
+            session.ask(f"SELECT count(user_id) FROM {table}")
+        assert path in str(refused.value)
+        assert session.ask("SELECT 42 AS n").to_pylist() == [{"n": 42}]  # what does not need it
 
 
 def test_older_files_give_the_declared_default(warehouse, monkeypatch):

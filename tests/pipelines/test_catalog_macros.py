@@ -60,11 +60,11 @@ def test_starved_counts_the_nights_since_the_last_chance(ask):
     found = {(r["user_id"], r["cluster_id"]): r for r in ask("FROM starved(0)")}
     waiting = {key: (r["nights_waiting"], r["last_chance"]) for key, r in found.items()}
     assert waiting == {
-        (7, 1): (1, "2024-01-02"),  # the day that the first night's draw was for
-        (7, 3): (0, "2024-01-03"),  # the second night's draw has not closed
+        (7, 1): (2, "2024-01-02"),  # the day that the first night's draw was for
+        (7, 3): (1, "2024-01-03"),  # the second night's draw has not closed
         (8, 1): (3, None),
     }
-    assert [(r["user_id"], r["title"]) for r in ask("FROM starved(2)")] == [(8, "Chair")]
+    assert [(r["user_id"], r["title"]) for r in ask("FROM starved(3)")] == [(8, "Chair")]
     assert ask("FROM starved(4)") == []
 
 
@@ -247,8 +247,8 @@ def test_who_is_starved_is_what_the_tables_say_row_by_row(served):
         for item in profile["item_ids"]:
             days += chances.get((c["user_id"], c["surface"], item), [])
         latest = max(days, default=None)
-        since = latest or profile["first_at"].date() - day
-        slow[key] = sum(m.date > since for m in nights), latest
+        since = latest or profile["first_at"].date()
+        slow[key] = sum(m.date >= since for m in nights), latest
     found = query_rows(served, "FROM starved(0)", served.head()).to_pylist()
     keys = ("user_id", "surface", "cluster_id")
     assert slow == {
@@ -259,3 +259,77 @@ def test_who_is_starved_is_what_the_tables_say_row_by_row(served):
     assert {tuple(r[k] for k in keys) for r in never} == {
         k for k, (_, at) in slow.items() if not at
     }
+
+
+def publish(warehouse: Warehouse, nights: dict[dt.date, dict], **more: object) -> None:
+    """Publish nights of these rows; `more` is of their configuration's outcomes."""
+    parent = None
+    for date, tables in nights.items():
+        files = {
+            name: write_table(warehouse.root, name, rows(name, *given), str(date))
+            for name, given in tables.items()
+            if given
+        }
+        made = night(warehouse, date, parent, files)
+        config = CONFIG | {"outcomes": CONFIG["outcomes"] | more}
+        made = type(made)(**(vars(made) | {"config": config}))
+        parent = warehouse.publish(made, parent and parent.number)
+
+
+def test_a_replay_that_changes_what_rewards_lean_on_loses_no_draw(tmp_path):
+    warehouse = Warehouse.create(str(tmp_path / "w"), "")
+    drawn = draw(D1, 7, 1, 10, 101, 0.5) | {"reward": 0.2, "prior_source": "global average"}
+    tables = {"CLUSTER_REWARDS": [standing(7, 1, 10)], "QUERIES": [drawn], "OPEN": []}
+    publish(warehouse, {D1: tables})
+    asked = "SELECT prior_source, clusters, draws, share_of_draws FROM average_weight ORDER BY ALL"
+    assert query_rows(warehouse, asked, warehouse.head()).to_pylist() == [
+        {"prior_source": "global average", "clusters": 0, "draws": 1, "share_of_draws": 1.0},
+        {"prior_source": "user average", "clusters": 1, "draws": 0, "share_of_draws": 0.0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hours", "first_open"), [(0, D2), (1, D1), (24, D1), (25, D1 - dt.timedelta(1))]
+)
+def test_draws_are_open_until_their_horizon_has_ended(tmp_path, hours, first_open):
+    """A draw of the night D closes by the cut-off of D + 1 + the horizon; the last night is D2."""
+    warehouse = Warehouse.create(str(tmp_path / "w"), "")
+    night_of = {"CLUSTER_REWARDS": NIGHTS[D2]["CLUSTER_REWARDS"], "OPEN": []}
+    publish(warehouse, {D1: night_of, D2: night_of}, window_hours=float(hours))
+    (row,) = query_rows(warehouse, "SELECT first_open FROM settings", warehouse.head()).to_pylist()
+    assert row["first_open"] == first_open
+
+
+def test_open_draws_per_request_are_chances_of_their_day(tmp_path):
+    warehouse = Warehouse.create(str(tmp_path / "w"), "")
+    per_request = {
+        "user_id": 7, "surface": "home", "query_type": "item", "request_id": "r",
+        "state_version": "2024-01-01/1",
+    }  # fmt: skip
+    served = [  # on the night D3, with 24 hours, what was drawn on the day D2 has closed
+        per_request | {"draw_id": 901, "cluster_id": 1, "query_id": 10, "at": end_of(D3) - 1},
+        per_request | {"draw_id": 902, "cluster_id": 3, "query_id": 11, "at": end_of(D2) - 1},
+    ]
+    last = {name: NIGHTS[D3][name] for name in ("PROFILES", "OPEN")}
+    last |= {
+        "CLUSTER_REWARDS": [standing(7, 1, 10), standing(7, 3, 11)],
+        "SERVED_DRAWS": served,
+    }
+    publish(warehouse, {D3: last})
+    found = query_rows(warehouse, "FROM starved(0)", warehouse.head()).to_pylist()
+    assert {r["cluster_id"]: (r["nights_waiting"], r["last_chance"]) for r in found} == {
+        1: (1, D3),
+        3: (1, None),  # since before the first night
+    }
+    never = query_rows(warehouse, "FROM never_had_a_chance", warehouse.head()).to_pylist()
+    assert [r["cluster_id"] for r in never] == [3]
+
+
+def test_what_was_shown_without_weight_had_a_chance(tmp_path):
+    warehouse = Warehouse.create(str(tmp_path / "w"), "")
+    shown = standing(7, 1, 10, last_chance=D1)  # weight 0: an examination of 0
+    old = standing(7, 3, 11, weight=2.0)  # written before chances were
+    publish(warehouse, {D3: NIGHTS[D3] | {"CLUSTER_REWARDS": [shown, old], "QUERIES": []}})
+    assert query_rows(warehouse, "FROM never_had_a_chance", warehouse.head()).num_rows == 0
+    (row,) = query_rows(warehouse, "FROM starved(0)", warehouse.head()).to_pylist()
+    assert (row["cluster_id"], row["last_chance"]) == (1, D1)

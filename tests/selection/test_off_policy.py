@@ -38,11 +38,7 @@ def state(sizes: dict[int, int], seed: int = 0, **columns: Any) -> pa.Table:
     rng = np.random.default_rng(seed)
     users = np.repeat(list(sizes), list(sizes.values()))
     n = len(users)
-    rows: dict[str, Any] = {
-        c.name: rng.random(n)
-        for c in CLUSTER_REWARDS.columns
-        if c.name not in CLUSTER_REWARDS.lifts
-    }
+    rows: dict[str, Any] = {c.name: rng.random(n) for c in CLUSTER_REWARDS.required}
     rows |= {
         "user_id": users,
         "surface": ["home"] * n,

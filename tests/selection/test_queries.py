@@ -38,11 +38,7 @@ def world(n_users=60, arms=("",), surfaces=("home", "related"), seed=0):
     group = np.repeat(np.arange(sizes.size), sizes.ravel())
     user = group // len(surfaces)
     n = len(group)
-    columns = {
-        c.name: rng.random(n)
-        for c in CLUSTER_REWARDS.columns
-        if c.name not in CLUSTER_REWARDS.lifts
-    }
+    columns = {c.name: rng.random(n) for c in CLUSTER_REWARDS.required}
     columns |= {
         "user_id": users[user],
         "surface": [surfaces[g % len(surfaces)] for g in group],
