@@ -61,7 +61,7 @@ QUESTIONS = [
     "FROM starved(7) LIMIT 20",
     "FROM never_had_a_chance LIMIT 20",
     "FROM propensity_check((SELECT run_date FROM settings))",
-    "SELECT * FROM draw_check WHERE run_date = (SELECT run_date FROM settings)",
+    "SELECT * FROM draw_check WHERE run_date = '{night}'",
 ]
 WHOLE = """\
 import sys
@@ -174,11 +174,12 @@ def main() -> None:
     else:
         warehouse = Warehouse.open(given.warehouse)
     root, user = warehouse.root, busiest_user(warehouse)
+    night = warehouse.chain(warehouse.head())[-1].date
     ours = [sys.executable, "-m", "pipelines"]
     print(f"{root}, user {user}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'cold':>8}{'cpu':>8}{'warm':>12}{'cpu':>8}{'whole':>12}{'cpu':>8}")
     found = {}
-    asked = {question: question.format(user=user) for question in QUESTIONS}
+    asked = {question: question.format(user=user, night=night) for question in QUESTIONS}
     with open_session(warehouse, warehouse.head()) as session:
         rows = {question: session.ask(sql).num_rows for question, sql in asked.items()}
     if empty := [sql for question, sql in asked.items() if not rows[question]]:

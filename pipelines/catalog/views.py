@@ -243,6 +243,8 @@ def _view(
     schema = SCHEMAS[table]
     # OUTCOMES, QUERIES and FEED carry their run_date themselves.
     more = {name: type_ for name, type_ in (added or {}).items() if name not in schema.names}
+    if not more:  # one scan opens its files side by side
+        groups = [_Files([path for g in groups for path in g.paths])]
     selects = [
         f"SELECT {', '.join([*_added(more, g.added), *columns])} FROM {_scan(paths)}"
         for g in groups

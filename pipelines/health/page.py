@@ -6,6 +6,7 @@ one that was asked.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def night_report(warehouse: Warehouse, manifest: Manifest) -> Report:
             *(make(records) for make in (_rates, _chances, _calibration, _spread, _prior, _draws)),
             _flow(records),
             _books(records, manifest),
-            _questions(warehouse),
+            _questions(warehouse, manifest.date),
         )
     return Report(
         title=f"The night of {manifest.date}",
@@ -279,7 +280,7 @@ def _books(records: _Records, manifest: Manifest) -> Section:
     )
 
 
-def _questions(warehouse: Warehouse) -> Section:
+def _questions(warehouse: Warehouse, date: dt.date) -> Section:
     return Section(
         "Ask further",
         paragraphs=(
@@ -292,7 +293,7 @@ def _questions(warehouse: Warehouse) -> Section:
             ),
             Listing(
                 "Are draws fair, by kind of interest",
-                "SELECT * FROM draw_check WHERE run_date = (SELECT run_date FROM settings)",
+                f"SELECT * FROM draw_check WHERE run_date = '{date}' ORDER BY ALL",
             ),
             Listing("All that can be asked", "SELECT * FROM catalogue"),
         ),
