@@ -26,6 +26,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import version
 
 import apache_beam as beam
@@ -172,29 +173,20 @@ def run_plan(
     if plan.kind != "bootstrap":
         until = run.until if plan.kind == "night" else "rewards"
         fits = Fits(prior, plan_evidence(plan, stored))
-
-        def choose(pipeline: beam.Pipeline, plan: NightPlan, record: str) -> None:
-            choose_queries(pipeline, plan, stored, record, fits=fits, until=until)
-
+        choose = partial(choose_queries, stored=stored, fits=fits, until=until)
         chosen = run_job(plan, run, f"2-choose-{until}", choose)
         stored |= chosen.tables
         books.append(chosen)
         slopes = fit_books(plan, chosen.books)
 
     if serves:
-
-        def serve(pipeline: beam.Pipeline, plan: NightPlan, record: str) -> None:
-            serve_feeds(pipeline, plan, stored, record, serving=serving)
-
+        serve = partial(serve_feeds, stored=stored, serving=serving)
         served = run_job(plan, run, f"3-serve{serving_digest(serving)}", serve)
         stored |= served.tables
         books.append(served)
 
-    draft = draft_manifest(plan, run, stored, books, prior)
-    retrieval = {name: arm.to_json() for name, arm in serving.items()} or plan.given_retrieval
-    used = sorted({how["model"] for how in retrieval.values() if how["model"] is not None})
-    model = ", ".join(map(str, used)) or None
-    draft = replace(draft, head=head, retrieval=retrieval, model=model, slopes=slopes)
+    draft = replace(draft_manifest(plan, run, stored, books, prior), head=head, slopes=slopes)
+    draft = served_by(draft, plan, serving)
     draft.seconds["all"] = round(time.perf_counter() - started, 3)
     published = warehouse.publish(draft, expected_head, erasures=plan.erasures)
     tell_published(published)
@@ -243,9 +235,9 @@ def learn(pipeline: beam.Pipeline, plan: NightPlan, record: str) -> None:
 def choose_queries(
     pipeline: beam.Pipeline,
     plan: NightPlan,
-    stored: Tables,
     record: str,
     *,
+    stored: Tables,
     fits: Fits,
     until: str,
 ) -> None:
@@ -263,7 +255,7 @@ def choose_queries(
 
 
 def serve_feeds(
-    pipeline: beam.Pipeline, plan: NightPlan, stored: Tables, record: str, *, serving: Serving
+    pipeline: beam.Pipeline, plan: NightPlan, record: str, *, stored: Tables, serving: Serving
 ) -> None:
     """Job 3: the queries drive retrieval, and the feed is built."""
     names = ["QUERIES", "HISTORY"]
@@ -371,6 +363,13 @@ def draft_manifest(
         runner=" ".join(without_secrets(run.beam_args)) or "in-process",
         versions=library_versions(),
     )
+
+
+def served_by(draft: Manifest, plan: NightPlan, serving: Serving) -> Manifest:
+    """The draft with what made its candidates; a replayed night keeps what it was served with."""
+    retrieval = {name: arm.to_json() for name, arm in serving.items()} or plan.given_retrieval
+    used = sorted({how["model"] for how in retrieval.values() if how["model"] is not None})
+    return replace(draft, retrieval=retrieval, model=", ".join(map(str, used)) or None)
 
 
 def library_versions(more: tuple[str, ...] = ()) -> dict[str, str]:
