@@ -122,11 +122,6 @@ COMMENT ON COLUMN importance_totals.user_id IS 'whose';
 COMMENT ON COLUMN importance_totals.surface IS 'where: home, related, ...';
 COMMENT ON COLUMN importance_totals.importance IS 'their sum';
 
-COMMENT ON COLUMN promised.user_id IS 'for whom';
-COMMENT ON COLUMN promised.surface IS 'where: home, related, ...';
-COMMENT ON COLUMN promised.arm IS 'arm of the experiment, '''' if none';
-COMMENT ON COLUMN promised.draw_id IS 'the draw';
-
 COMMENT ON COLUMN never_had_a_chance.user_id IS 'whose, or for whom';
 COMMENT ON COLUMN never_had_a_chance.surface IS 'where: home, related, ...';
 COMMENT ON COLUMN never_had_a_chance.cluster_id IS 'the interest';
@@ -165,6 +160,11 @@ COMMENT ON COLUMN outcomes_named.examination IS 'probability that the user looke
 COMMENT ON COLUMN outcomes_named.propensity IS 'of the draw, where known';
 COMMENT ON COLUMN outcomes_named.policy IS 'policy name and version';
 COMMENT ON COLUMN outcomes_named.arm IS 'arm of the experiment, '''' if none';
+
+COMMENT ON COLUMN promised.user_id IS 'for whom';
+COMMENT ON COLUMN promised.surface IS 'where: home, related, ...';
+COMMENT ON COLUMN promised.arm IS 'arm of the experiment, '''' if none';
+COMMENT ON COLUMN promised.draw_id IS 'the draw';
 
 COMMENT ON COLUMN rewards_now.user_id IS 'whose, or for whom';
 COMMENT ON COLUMN rewards_now.surface IS 'where: home, related, ...';
